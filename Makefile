@@ -1,0 +1,47 @@
+# make demo, make test: each sets everything up by itself. Needs Python 3.11+, make and a C toolchain.
+.PHONY: setup demo test testnet campaign lint types lock
+
+PYTHON := .venv/bin/python
+PURE_TESTS := $(sort $(wildcard tests/consensus/test_*.py tests/storage/test_*.py))
+
+setup: .venv/.ready
+
+.venv/.ready: requirements-dev.txt pyproject.toml .ci/setup
+	@./.ci/setup
+
+# The main job: nine nodes, three fires, every byte back, an audit. Leaves nothing running.
+demo: .venv/.ready
+	@$(PYTHON) -m testnet.cli demo
+
+# Nine nodes until Ctrl-C; prints what to try next.
+testnet: .venv/.ready
+	@$(PYTHON) -m testnet.cli testnet up --home .testnet
+
+lint: .venv/.ready
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/lint-imports
+
+types: .venv/.ready
+	@.venv/bin/mypy
+	@.venv/bin/pyright
+
+# Every check and test; .ci/run calls it.
+test: lint types
+	@.venv/bin/pytest
+
+# A long run of the properties, one file at a time: interrupted, it goes on where it stopped.
+# Begin anew with `rm -r .campaign`.
+campaign: $(PURE_TESTS:%=.campaign/%.done)
+
+.campaign/%.done: % .venv/.ready
+	@mkdir -p $(@D)
+	GRANDEST_HYPOTHESIS_PROFILE=campaign .venv/bin/pytest -p no:xdist $<
+	@touch $@
+
+# The locks, from requirements*.in: for every supported Python and platform, with hashes, naming no index.
+lock: .venv/.ready
+	@for name in requirements requirements-dev; do \
+		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+			--no-emit-index-url --no-annotate $$name.in --output-file $$name.txt || exit 1; \
+	done

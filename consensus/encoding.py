@@ -1,0 +1,45 @@
+"""Canonical MessagePack: one value, one byte string.
+
+Records are arrays of their fields in order; a member of a union carries its tag first. No maps, no floats.
+Decoding is bounded, typed and strict: decode, check every field, encode again, compare (docs/formats.md, rule E1).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar, dataclass_transform
+
+import msgpack
+import msgspec
+
+from consensus.errors import RejectionError, RejectionReason
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of everything that is encoded: frozen, its fields an array in order of definition."""
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def encode(record: Record) -> bytes:
+    """Return the one encoding of a record."""
+    return bytes(msgpack.packb(msgspec.to_builtins(record, builtin_types=(bytes,)), use_bin_type=True))
+
+
+def decode(encoded: bytes, record_type: type[RecordT], *, bytes_max: int) -> RecordT:
+    """Read a record of the given type (a class or a tagged union) or refuse it by reason.
+
+    Raises:
+        RejectionError: OVERSIZED, MALFORMED or NOT_CANONICAL.
+    """
+    if len(encoded) > bytes_max:
+        raise RejectionError(RejectionReason.OVERSIZED, f"{len(encoded)} bytes, at most {bytes_max}")
+    try:
+        value = msgpack.unpackb(encoded, use_list=False, max_map_len=0)
+        record = msgspec.convert(value, record_type, strict=True)
+    except (ValueError, RecursionError, msgpack.UnpackException, msgspec.ValidationError) as error:
+        raise RejectionError(RejectionReason.MALFORMED, str(error)[:200]) from error
+    if encode(record) != encoded:
+        raise RejectionError(RejectionReason.NOT_CANONICAL, "another encoding of the same value")
+    return record

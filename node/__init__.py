@@ -1,0 +1,1 @@
+"""One operator's process: everything that touches the world."""

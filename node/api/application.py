@@ -1,0 +1,349 @@
+"""The API of a node: HTTP/1.1 and JSON on a local port, for clients, auditors and people.
+
+    GET  /v1/status                                 where this node stands (StatusAnswer)
+    GET  /v1/seats                                  the members and where they are reached
+    GET  /v1/blocks/HEIGHT                          a decided block
+    GET  /v1/raw/genesis                            the encoded genesis
+    GET  /v1/raw/blocks?from=H&count=N              N <= 256 times 4 bytes length (big-endian), DecidedBlock; <= 16 MiB
+    POST /v1/transactions                           body: an encoded Submission (node/submission.py)
+    GET  /v1/transactions/ID?wait_s=S               place and outcome; waits up to 30 s for it; 404 while it waits
+    GET  /v1/senders/PUBLIC_KEY                     the sequence numbers a sender has used
+    GET  /v1/entries?tenant=T&bucket=B&after=B.N&limit=L
+    GET  /v1/entries/TENANT/BUCKET/NAME
+    GET  /v1/segments/ID
+    GET  /v1/proofs/entry/TENANT/BUCKET/NAME, /v1/proofs/segment/ID, /v1/proofs/state/KEY, /v1/proofs/transaction/ID
+                                                    `?raw=1`: the canonical StateProof or TransactionProof itself
+
+Handles and hashes are lower-case hex. Every error is {error, detail, remedy}. Bodies are bounded by
+SUBMISSION_BYTES_MAX, answers by ANSWER_BYTES_MAX; disk work runs in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from consensus.blocks import header_hash
+from consensus.certificates import signers
+from consensus.encoding import encode
+from consensus.errors import GrandestError, RejectionError, RejectionReason
+from consensus.identifiers import Height, PublicKey, TransactionId
+from node.api.answers import (
+    OCTETS,
+    EntriesAnswer,
+    ProofAnswer,
+    SeatAnswer,
+    SeatsAnswer,
+    SenderAnswer,
+    StatusAnswer,
+    SubmitAnswer,
+    block_answer,
+    entry_answer,
+    error_answer,
+    json_answer,
+    refusal_answer,
+    segment_answer,
+    transaction_answer,
+)
+from node.proposal_intake import now_ms
+from node.submission import SUBMISSION_BYTES_MAX, decode_submission
+from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
+from storage.state import SenderState, entry_key, read_state, segment_key, sender_key
+from storage.transactions import transaction_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from node.admission import Admission
+    from node.config import NodeConfig
+    from node.consensus_task import ConsensusTask
+    from node.mempool import Mempool
+    from node.signer import Signer
+    from storage.outcomes import TransactionPlace
+    from storage.proofs import StateProof, TransactionProof
+    from storage.stores.blocks import ChainStore
+
+ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+RAW_BLOCKS_MAX: Final = 256
+ENTRIES_MAX: Final = 4_096
+WAIT_S_MAX: Final = 30.0
+HANDLE_BYTES: Final = 16
+HASH_BYTES: Final = 32
+STATE_KEY_BYTES_MAX: Final = 64
+
+View = "Callable[[Request], Awaitable[Response]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiParts:
+    """What the API reads and the one thing it changes: the mempool, through admission."""
+
+    config: NodeConfig
+    store: ChainStore
+    consensus: ConsensusTask
+    admission: Admission
+    mempool: Mempool
+    signer: Signer
+    connected_seats: Callable[[], list[int]]
+    holder_bytes: Callable[[], int]
+
+
+class MissingError(GrandestError):
+    """Nothing is known by that name: 404."""
+
+
+def build_application(parts: ApiParts) -> Starlette:
+    """Return the ASGI application."""
+    views = _Views(parts)
+    routes = (
+        ("/v1/status", views.status),
+        ("/v1/seats", views.seats),
+        ("/v1/blocks/{height}", views.block),
+        ("/v1/raw/genesis", views.raw_genesis),
+        ("/v1/raw/blocks", views.raw_blocks),
+        ("/v1/transactions/{transaction_id}", views.transaction),
+        ("/v1/senders/{public_key}", views.sender),
+        ("/v1/entries", views.entries),
+        ("/v1/entries/{tenant}/{bucket}/{name}", views.entry),
+        ("/v1/segments/{segment_id}", views.segment),
+        ("/v1/proofs/entry/{tenant}/{bucket}/{name}", views.entry_proof),
+        ("/v1/proofs/segment/{segment_id}", views.segment_proof),
+        ("/v1/proofs/state/{state_key}", views.state_proof),
+        ("/v1/proofs/transaction/{transaction_id}", views.transaction_proof),
+    )
+    return Starlette(
+        routes=[
+            *(Route(path, _answering(view), methods=["GET"]) for path, view in routes),
+            Route("/v1/transactions", _answering(views.submit), methods=["POST"]),
+        ],
+        exception_handlers={
+            404: lambda _request, _error: error_answer("not_found", "no such path", "see node/api/application.py", 404),
+            405: lambda _request, _error: error_answer("bad_method", "another method is needed", "GET or POST", 405),
+        },
+    )
+
+
+def _answering(view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Turn the expected errors of a view into answers."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await view(request)
+        except MissingError as error:
+            return error_answer("not_found", str(error), "check the name, or ask again later", 404)
+        except GrandestError as error:
+            return refusal_answer(error)
+        except ClientDisconnect:
+            return error_answer("disconnected", "the client left", "", 400)
+
+    return answer
+
+
+class _Views:
+    def __init__(self, parts: ApiParts) -> None:
+        self._parts = parts
+        self._store = parts.store
+
+    async def status(self, _request: Request) -> Response:
+        parts, tip = self._parts, self._store.tip
+        config = parts.config
+        return json_answer(
+            StatusAnswer(
+                seat=config.seat,
+                operator=config.own_seat.operator,
+                pid=os.getpid(),
+                chain_id=config.genesis.chain_id,
+                genesis_hash=config.genesis_hash.hex(),
+                height=tip.height,
+                block_hash=tip.block_hash.hex(),
+                state_root=tip.state_root.hex(),
+                voting=parts.consensus.is_voting,
+                signs_above=parts.signer.floor,
+                peers=parts.connected_seats(),
+                waiting_transactions=len(parts.mempool),
+                holder_bytes=await trio.to_thread.run_sync(parts.holder_bytes),
+                time_ms=now_ms(),
+                libp2p_port=config.libp2p_port,
+                shard_port=config.shard_port,
+            )
+        )
+
+    async def seats(self, _request: Request) -> Response:
+        genesis = self._parts.config.storage_genesis
+        keys = self._parts.config.members.public_keys
+        return json_answer(
+            SeatsAnswer(
+                seats=[
+                    SeatAnswer(
+                        seat=index,
+                        operator=seat.operator,
+                        site=seat.site,
+                        signing_key=keys[index].hex(),
+                        network_key=seat.network_key.hex(),
+                        host=seat.host,
+                        libp2p_port=seat.libp2p_port,
+                        shard_port=seat.shard_port,
+                        api_port=seat.api_port,
+                    )
+                    for index, seat in enumerate(genesis.seats)
+                ]
+            )
+        )
+
+    async def block(self, request: Request) -> Response:
+        height = Height(_whole_number(request.path_params["height"], "height"))
+        decided = await trio.to_thread.run_sync(self._store.decided_block, height)
+        if decided is None:
+            raise MissingError(f"no block {height}: this chain ends at {self._store.tip.height}")
+        return json_answer(
+            block_answer(
+                decided,
+                header_hash(decided.block.header).hex(),
+                [int(member) for member in signers(decided.commit)],
+                [transaction_id(encoded).hex() for encoded in decided.block.transactions],
+            )
+        )
+
+    async def raw_genesis(self, _request: Request) -> Response:
+        return Response(encode(self._parts.config.genesis), media_type=OCTETS)
+
+    async def raw_blocks(self, request: Request) -> Response:
+        first = Height(_whole_number(request.query_params.get("from", "1"), "from"))
+        count = min(_whole_number(request.query_params.get("count", str(RAW_BLOCKS_MAX)), "count"), RAW_BLOCKS_MAX)
+        blocks = await trio.to_thread.run_sync(self._store.decided_range, first, count, ANSWER_BYTES_MAX - 4 * count)
+        return Response(b"".join(len(b).to_bytes(4, "big") + b for b in blocks), media_type=OCTETS)
+
+    async def submit(self, request: Request) -> Response:
+        submission = decode_submission(await _body(request))
+        admitted = self._parts.admission.submit(submission)
+        return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
+
+    async def transaction(self, request: Request) -> Response:
+        wanted = TransactionId(_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
+        wait_s = min(_seconds(request.query_params.get("wait_s", "0")), WAIT_S_MAX)
+        place: TransactionPlace | None = None
+        with trio.move_on_after(wait_s):
+            while True:
+                appended = self._parts.consensus.appended
+                place = self._store.transaction(wanted)
+                if place is not None or wait_s <= 0:
+                    break
+                await appended.wait()
+        if place is None:
+            state = "waits for a block" if self._parts.mempool.get(wanted) else "is not known here"
+            raise MissingError(f"transaction {wanted.hex()} {state}")
+        return json_answer(transaction_answer(place))
+
+    async def sender(self, request: Request) -> Response:
+        public_key = PublicKey(_hex(request.path_params["public_key"], HASH_BYTES, "public key"))
+        state = read_state(self._store, sender_key(public_key), SenderState)
+        sequences = [] if state is None else list(state.sequences)
+        return json_answer(SenderAnswer(public_key=public_key.hex(), sequences=sequences))
+
+    async def entries(self, request: Request) -> Response:
+        query = request.query_params
+        tenant = TenantId(_hex(query.get("tenant", ""), HANDLE_BYTES, "tenant"))
+        bucket = BucketTag(_hex(query["bucket"], HANDLE_BYTES, "bucket")) if "bucket" in query else None
+        after = _after(query["after"]) if "after" in query else None
+        limit = min(_whole_number(query.get("limit", str(ENTRIES_MAX)), "limit"), ENTRIES_MAX)
+        found = await trio.to_thread.run_sync(
+            lambda: self._store.entries(tenant, bucket, after=after, limit=max(limit, 1))
+        )
+        return json_answer(EntriesAnswer(entries=[entry_answer(e.bucket_tag, e.name_tag, e.state) for e in found]))
+
+    async def entry(self, request: Request) -> Response:
+        tenant, bucket, name = _entry_name(request)
+        state = self._store.entry(tenant, bucket, name)
+        if state is None:
+            raise MissingError("no such entry")
+        return json_answer(entry_answer(bucket, name, state))
+
+    async def segment(self, request: Request) -> Response:
+        segment_id = SegmentId(_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
+        state = self._store.segment(segment_id)
+        if state is None:
+            raise MissingError("no such segment")
+        return json_answer(segment_answer(segment_id, state))
+
+    async def entry_proof(self, request: Request) -> Response:
+        return await self._proof(request, entry_key(*_entry_name(request)))
+
+    async def segment_proof(self, request: Request) -> Response:
+        segment_id = SegmentId(_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
+        return await self._proof(request, segment_key(segment_id))
+
+    async def state_proof(self, request: Request) -> Response:
+        text = request.path_params["state_key"]
+        return await self._proof(request, _hex(text, len(text[: 2 * STATE_KEY_BYTES_MAX]) // 2, "state key"))
+
+    async def transaction_proof(self, request: Request) -> Response:
+        wanted = TransactionId(_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
+        proof = await trio.to_thread.run_sync(self._store.transaction_proof, wanted)
+        if proof is None:
+            raise MissingError(f"transaction {wanted.hex()} is not on this chain")
+        return _proof_answer(request, proof)
+
+    async def _proof(self, request: Request, state_key: bytes) -> Response:
+        return _proof_answer(request, await trio.to_thread.run_sync(self._store.proof, state_key))
+
+
+def _proof_answer(request: Request, proof: StateProof | TransactionProof) -> Response:
+    encoded = encode(proof)
+    if request.query_params.get("raw"):
+        return Response(encoded, media_type=OCTETS)
+    return json_answer(ProofAnswer(height=proof.certified.header.height, proof=encoded.hex()))
+
+
+async def _body(request: Request) -> bytes:
+    """Read a body within its bound, whatever length it announces."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > SUBMISSION_BYTES_MAX:
+            raise RejectionError(RejectionReason.OVERSIZED, f"a submission has at most {SUBMISSION_BYTES_MAX} bytes")
+    return bytes(body)
+
+
+def _entry_name(request: Request) -> tuple[TenantId, BucketTag, NameTag]:
+    names = request.path_params
+    return (
+        TenantId(_hex(names["tenant"], HANDLE_BYTES, "tenant")),
+        BucketTag(_hex(names["bucket"], HANDLE_BYTES, "bucket")),
+        NameTag(_hex(names["name"], HANDLE_BYTES, "name")),
+    )
+
+
+def _after(text: str) -> tuple[BucketTag, NameTag]:
+    bucket, _, name = text.partition(".")
+    return BucketTag(_hex(bucket, HANDLE_BYTES, "after")), NameTag(_hex(name, HANDLE_BYTES, "after"))
+
+
+def _hex(text: str, byte_count: int, what: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != byte_count or not value or len(text) != 2 * byte_count:
+        raise RejectionError(RejectionReason.MALFORMED, f"{what}: {2 * byte_count} hex digits are needed")
+    return value
+
+
+def _whole_number(text: str, what: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(2**53)):
+        raise RejectionError(RejectionReason.MALFORMED, f"{what}: a whole number is needed")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise RejectionError(RejectionReason.MALFORMED, "wait_s: a number of seconds is needed") from error
+    return seconds if 0 <= seconds <= WAIT_S_MAX else WAIT_S_MAX

@@ -1,0 +1,54 @@
+"""Serves the API with Hypercorn's trio worker: time-outs and limits in one place."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from node.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from hypercorn.typing import Framework
+    from starlette.applications import Starlette
+
+KEEP_ALIVE_S: Final = 60.0
+READ_S: Final = 30
+BACKLOG: Final = 128
+HEAD_BYTES_MAX: Final = 16 * 1024
+
+
+async def serve_api(application: Starlette, host: str, port: int) -> None:
+    """Serve until cancelled.
+
+    Raises:
+        ConfigurationError: The port is in use or the address is not ours.
+    """
+    check_port_is_free(host, port)
+    config = Config()
+    config.bind = [f"{host}:{port}"]
+    config.accesslog = None
+    config.errorlog = "-"
+    config.loglevel = "WARNING"
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.read_timeout = READ_S
+    config.backlog = BACKLOG
+    config.h11_max_incomplete_size = HEAD_BYTES_MAX
+    config.include_server_header = False
+    config.graceful_timeout = 0.5
+    config.shutdown_timeout = 1.0
+    # Hypercorn's own idea of an application is wider than Starlette's.
+    await serve(cast("Framework", application), config, shutdown_trigger=trio.sleep_forever, mode="asgi")
+
+
+def check_port_is_free(host: str, port: int) -> None:
+    """Raise ConfigurationError if nobody can listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(f"API port {host}:{port} cannot be used: {error.strerror}") from error

@@ -1,0 +1,216 @@
+"""`grandest audit`: take a chain home in one file, and re-run it trusting nothing but its genesis hash."""
+
+from __future__ import annotations
+
+import struct
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from node.cli import ExitCode
+from node.cli.output import Json, Measure, Progress, bytes_text, note, print_json, print_line, print_table
+from node.cli.parser import Commands, add_json_option, new_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from consensus.identifiers import GenesisHash, MemberIndex
+    from node.replay import ReplayError, ReplayReport
+
+BLOCKS_AT_ONCE: Final = 256
+ANSWER_SECONDS: Final = 30.0
+LENGTH: Final = struct.Struct(">I")
+
+
+def add_commands(commands: Commands) -> None:
+    """Mount `audit export` and `audit replay`."""
+    audit = new_command(commands, "audit", "take the chain home and re-run it from genesis")
+    actions = audit.add_subparsers(metavar="ACTION", required=True)
+    export = new_command(actions, "export", "write genesis and every decided block to one file")
+    export.add_argument("--out", required=True, type=Path, metavar="FILE")
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("--home", type=Path, metavar="DIR", help="a testnet's home: any live node of it is asked")
+    source.add_argument("--node", metavar="URL", help="the API of a node")
+    add_json_option(export)
+    export.set_defaults(run=run_export)
+    replay = new_command(actions, "replay", "re-run an export; exit 1 at the first lie")
+    replay.add_argument("file", type=Path, metavar="FILE")
+    replay.add_argument("--genesis-hash", metavar="HEX", help="what you know of the chain from elsewhere")
+    add_json_option(replay)
+    replay.set_defaults(run=run_replay)
+
+
+def run_export(arguments: Namespace) -> int:
+    """Fetch the chain from a live node and write it."""
+    from node.replay import write_export
+
+    out: Path = arguments.out
+    with _open_node(_addresses(arguments)) as (http, tip_height):
+        genesis = _fetch(http, "/v1/raw/genesis")
+        partial = out.with_name(out.name + ".part")
+        with partial.open("wb") as file, Progress("exported blocks", tip_height) as progress:
+            count = write_export(file, genesis, _blocks(http, tip_height, progress))
+        partial.replace(out)
+    if arguments.json:
+        print_json({"file": str(out), "blocks": count, "bytes": out.stat().st_size})
+    else:
+        print_line(f"{out}: {count} blocks, {bytes_text(out.stat().st_size)}")
+    return ExitCode.DONE
+
+
+def run_replay(arguments: Namespace) -> int:
+    """Replay an export and print the report, or the first lie."""
+    from node.replay import ReplayError, replay
+
+    path: Path = arguments.file
+    pinned = _pinned(arguments.genesis_hash)
+    try:
+        with path.open("rb") as file, Progress("replayed", path.stat().st_size, Measure.BYTES) as progress:
+            report = replay(file, pinned, progress.advance)
+    except ReplayError as failure:
+        _print_lie(failure, arguments)
+        return ExitCode.FAILED
+    if arguments.json:
+        print_json(_report_json(report, pinned))
+    else:
+        _print_report(report, pinned)
+    return ExitCode.DONE
+
+
+def _pinned(text: str | None) -> GenesisHash | None:
+    from consensus.identifiers import GenesisHash
+    from node.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        pinned = bytes.fromhex(text)
+    except ValueError:
+        pinned = b""
+    if len(pinned) != 32:  # noqa: PLR2004 (SHA-256)
+        raise ConfigurationError("--genesis-hash takes 64 hex digits")
+    return GenesisHash(pinned)
+
+
+def _addresses(arguments: Namespace) -> tuple[str, ...]:
+    if arguments.node is not None:
+        return (str(arguments.node).rstrip("/"),)
+    from node.client.home import read_client_home
+
+    return read_client_home(arguments.home / "client").nodes
+
+
+class _open_node:  # noqa: N801 (used as a function)
+    """The first node that answers, and the height it is at."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._addresses = addresses
+        self._http: httpx.Client | None = None
+
+    def __enter__(self) -> tuple[httpx.Client, int]:
+        import httpx
+
+        from node.errors import PeerUnreachableError
+
+        reason = "no address"
+        for address in self._addresses:
+            http = httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False)
+            try:
+                height = http.get("/v1/status").raise_for_status().json()["height"]
+            except (httpx.HTTPError, ValueError, KeyError) as error:
+                http.close()
+                reason = f"{address}: {error}"
+                continue
+            self._http = http
+            return http, int(height)
+        raise PeerUnreachableError(f"no node answers ({reason}); start one or name another with --node")
+
+    def __exit__(self, *_: object) -> None:
+        if self._http is not None:
+            self._http.close()
+
+
+def _fetch(http: httpx.Client, path: str) -> bytes:
+    import httpx
+
+    from node.errors import PeerUnreachableError
+
+    try:
+        return http.get(path).raise_for_status().content
+    except httpx.HTTPError as error:
+        raise PeerUnreachableError(f"{http.base_url}{path}: {error}") from error
+
+
+def _blocks(http: httpx.Client, tip_height: int, progress: Progress) -> Iterator[bytes]:
+    """Give encoded decided blocks 1 to tip_height; each answer holds whole blocks behind their lengths."""
+    from node.errors import PeerUnreachableError
+
+    height = 1
+    while height <= tip_height:
+        count = min(BLOCKS_AT_ONCE, tip_height - height + 1)
+        answer = memoryview(_fetch(http, f"/v1/raw/blocks?from={height}&count={count}"))
+        if not answer:
+            raise PeerUnreachableError(f"{http.base_url} has no block of height {height} any more")
+        while answer:
+            (byte_count,) = LENGTH.unpack(answer[: LENGTH.size])
+            yield bytes(answer[LENGTH.size : LENGTH.size + byte_count])
+            answer = answer[LENGTH.size + byte_count :]
+            height += 1
+            progress.advance(1)
+
+
+def _print_lie(failure: ReplayError, arguments: Namespace) -> None:
+    if arguments.json:
+        print_json({"valid": False, "height": failure.height, "rule": failure.rule.value, "reason": failure.detail})
+    note(f"grandest: {arguments.file}: a lie at {failure}")
+
+
+def _report_json(report: ReplayReport, pinned: GenesisHash | None) -> Json:
+    return {
+        "valid": True,
+        "pinned": pinned is not None,
+        "genesis_hash": report.genesis_hash.hex(),
+        "chain_id": report.chain_id,
+        "blocks": report.height,
+        "state_root": report.state_root.hex(),
+        "transactions": report.transactions,
+        "refused_transactions": report.refused_transactions,
+        "objects": report.objects,
+        "bytes": report.object_bytes,
+        "rounds_above_zero": report.rounds_above_zero,
+        "operators": [
+            {
+                "seat": seat,
+                "operator": operator,
+                "signatures": report.signatures[seat],
+                "proposals": report.proposals[seat],
+                "faults": report.faults[seat],
+            }
+            for seat, operator in _seats(report)
+        ],
+    }
+
+
+def _print_report(report: ReplayReport, pinned: GenesisHash | None) -> None:
+    rows = [
+        [str(seat), operator, *(str(counts[seat]) for counts in (report.signatures, report.proposals, report.faults))]
+        for seat, operator in _seats(report)
+    ]
+    print_table(["seat", "operator", "signatures", "proposals", "faults"], rows)
+    print_line("")
+    print_line(f"chain         {report.chain_id}")
+    pin = "as pinned" if pinned is not None else "not pinned: compare it with one you know from elsewhere"
+    print_line(f"genesis hash  {report.genesis_hash.hex()} ({pin})")
+    print_line(f"blocks        {report.height}, {report.rounds_above_zero} of them decided above round 0")
+    print_line(f"transactions  {report.transactions}, {report.refused_transactions} of them refused for a named reason")
+    print_line(f"objects       {report.objects}, {bytes_text(report.object_bytes)} sealed")
+    print_line(f"state root    {report.state_root.hex()} (recomputed; the next block certifies it)")
+    print_line("no lie found")
+
+
+def _seats(report: ReplayReport) -> list[tuple[MemberIndex, str]]:
+    from consensus.identifiers import MemberIndex
+
+    return [(MemberIndex(seat), operator) for seat, operator in enumerate(report.operators)]

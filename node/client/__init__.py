@@ -1,0 +1,64 @@
+"""The native client: objects in and out of the nine nodes, from Python (docs/client.md).
+
+async with open_client(read_client_home(Path("HOME/client"))) as client:
+    await client.put("photos", "cat.jpg", bytes_source(picture))
+    picture = await client.get("photos", "cat.jpg")
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import trio
+
+from consensus.errors import GrandestError
+from node.client.client import Acknowledgement, Client, ObjectStatus, client_over
+from node.client.errors import NotCommittedError, ObjectMissingError, TooFewHoldersError
+from node.client.home import ClientHome, read_client_home, write_client_home
+from node.client.http_chain import HttpChain
+from node.client.shard_links import dialler
+from node.client.sources import FileSource, bytes_source
+from storage.genesis import storage_genesis
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = [
+    "Acknowledgement",
+    "Client",
+    "ClientHome",
+    "FileSource",
+    "NotCommittedError",
+    "ObjectMissingError",
+    "ObjectStatus",
+    "TooFewHoldersError",
+    "bytes_source",
+    "open_client",
+    "read_client_home",
+    "write_client_home",
+]
+
+
+@asynccontextmanager
+async def open_client(home: ClientHome) -> AsyncGenerator[Client, None]:
+    """Connect to the nine and give a client for the time of the block.
+
+    Args:
+        home: From read_client_home().
+
+    Raises:
+        PeerUnreachableError: No node answers (from the client's methods).
+    """
+    failure: GrandestError | OSError | None = None
+    async with httpx.AsyncClient(trust_env=False) as http, trio.open_nursery() as nursery:
+        connect = dialler(storage_genesis(home.genesis).seats, home.signing_key, nursery)
+        try:
+            async with client_over(home, HttpChain(home.nodes, home.tenant, http), connect) as client:
+                yield client
+        except (GrandestError, OSError) as error:  # as itself, not inside a group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,432 @@
+"""The client: put, get, delete, list and stat over the nine, from one open object.
+
+    async with open_client(read_client_home(Path("HOME/client"))) as client:
+        await client.put("photos", "2026/cat.jpg", bytes_source(picture))
+        picture = await client.get("photos", "2026/cat.jpg")
+
+Many tasks may use one client at once; their small objects share segments and transactions.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from consensus.errors import GrandestError
+from consensus.genesis import genesis_hash, genesis_members
+from consensus.identifiers import PublicKey
+from consensus.quorum import fault_budget
+from node.client.chain import ListingPlace
+from node.client.commits import Committer, Expiry, TransactionSigner, submit_and_wait
+from node.client.completion import Completer
+from node.client.download import ObjectReader, OpenObject
+from node.client.errors import NotCommittedError, ObjectMissingError
+from node.client.holders import HolderPool
+from node.client.proving import Prover
+from node.client.reading import SegmentReader
+from node.client.records import Keyring, RecordReader
+from node.client.shares import SegmentWriter, WriterIdentity
+from node.client.spool import Spool
+from node.client.upload import NewObject, Uploader
+from storage.errors import ShardMissingError
+from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
+from storage.segments import SegmentShape
+from storage.tags import BucketKeys, bucket_tag, name_tag
+from storage.transactions import DeleteEntries, EntryName
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from consensus.identifiers import Height, TransactionId
+    from node.client.chain import Chain, Commit, EntryView, SegmentView
+    from node.client.download import Sink
+    from node.client.home import ClientHome
+    from node.client.links import Connect
+    from node.client.upload import Source
+    from storage.identifiers import SegmentId, VersionId
+    from storage.records import ObjectRecord
+    from storage.transactions import Body
+
+SEALED_SECONDS: Final = 5.0
+"""How long put() waits for the columns of absent holders when asked to."""
+SEGMENTS_CACHED_MAX: Final = 4_096
+LISTED_AT_ONCE: Final = 512
+PROBES_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """What a committed write has: its place on chain, and how safe it is now."""
+
+    version_id: VersionId
+    transaction_id: TransactionId
+    height: Height
+    receipts: int
+    """The lowest number of holders that signed for a segment of it; all columns when it has none."""
+    columns: int
+    segment_ids: tuple[SegmentId, ...]
+
+    @property
+    def state(self) -> str:
+        """Return "sealed" when all columns are stored, "certified" before."""
+        return "sealed" if self.receipts == self.columns else "certified"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object of a listing."""
+
+    object_record: ObjectRecord
+    opened: OpenObject
+
+    @property
+    def path(self) -> str:
+        """Return BUCKET/KEY."""
+        return self.object_record.name
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStatus:
+    """One column, asked for a random leaf just now."""
+
+    seat: SeatIndex
+    state: str
+    """stored, or why not: down, missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStatus:
+    """A segment on chain and as its holders have it now."""
+
+    segment: SegmentView
+    columns: tuple[ColumnStatus, ...]
+
+    @property
+    def columns_live(self) -> int:
+        """Return the number of columns verified just now."""
+        return sum(column.state == "stored" for column in self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStatus:
+    """An object version and the columns it rests on."""
+
+    opened: OpenObject
+    segments: tuple[SegmentStatus, ...]
+    columns: int
+
+    @property
+    def columns_live(self) -> int:
+        """Return the lowest number of columns verified just now, over its segments."""
+        return min((segment.columns_live for segment in self.segments), default=self.columns)
+
+    @property
+    def k(self) -> int:
+        """Return the highest k of its segments; 0 for an empty object."""
+        return max((status.segment.k for status in self.segments), default=0)
+
+    @property
+    def state(self) -> str:
+        """Return what the chain knows: sealed once all receipts are there, else certified."""
+        is_sealed = all(len(status.segment.receipted) == self.columns for status in self.segments)
+        return "sealed" if is_sealed else "certified"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenObject:
+    """An object whose entry and segments were proven from the members' signatures."""
+
+    height: Height
+    """Of the header whose state root its entry stands under."""
+    signers: int
+    status: ObjectStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    pool: HolderPool
+    chain: Chain
+    uploader: Uploader
+    completer: Completer
+    reader: SegmentReader
+    records: RecordReader
+    keyring: Keyring
+    signer: TransactionSigner
+    expiry: Expiry
+    columns: int
+
+
+class Client:
+    """An open client; made by open_client()."""
+
+    def __init__(self, home: ClientHome, parts: _Parts) -> None:
+        self._tenant = home.tenant
+        self._members = genesis_members(home.genesis)
+        self._parts = parts
+        self._objects = ObjectReader(parts.reader, self.segment)
+        self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
+
+    @property
+    def pool(self) -> HolderPool:
+        """Which holders are live, and the faults they were caught at."""
+        return self._parts.pool
+
+    @property
+    def chain(self) -> Chain:
+        """The chain, for raw questions."""
+        return self._parts.chain
+
+    async def put(
+        self, bucket: str, name: str, source: Source, *, content_type: str = "", condition: bytes | None = None
+    ) -> Acknowledgement:
+        """Store an object; returns once every live holder has signed for it, k + r at least, and it is on chain.
+
+        Args:
+            bucket: Made by its first object.
+            name: Of the object, UTF-8.
+            source: Its bytes.
+            content_type: Kept in its record.
+            condition: Empty: only when nothing has this name; 16 bytes: only when that version has it.
+
+        Raises:
+            TooFewHoldersError: Fewer live holders than any write may use; nothing was written.
+            NotCommittedError: The chain refused, for example by the condition.
+            PeerUnreachableError: No node answers.
+            RejectionError: A name or metadata beyond the limits.
+        """
+        new = NewObject(
+            name=f"{bucket}/{name}", keys=self._keys(bucket), content_type=content_type, condition=condition
+        )
+        ready = await self._parts.uploader.put(new, source)
+        assert ready.commit is not None, "put() raises what was not committed"
+        self._parts.completer.wake()
+        segments = tuple({id(segment): segment for segment, _ in ready.extents}.values())
+        return Acknowledgement(
+            version_id=ready.version_id,
+            transaction_id=ready.commit.transaction_id,
+            height=ready.commit.height,
+            receipts=min((len(segment.stored) for segment in segments), default=self._parts.columns),
+            columns=self._parts.columns,
+            segment_ids=tuple(segment.segment_id for segment in segments),
+        )
+
+    async def wait_sealed(self, segment_ids: Sequence[SegmentId], seconds: float = SEALED_SECONDS) -> bool:
+        """Wait until no column of these segments waits in the spool; False when it still does after that time."""
+        with trio.move_on_after(seconds) as scope:
+            await self._parts.completer.wait_sealed(segment_ids)
+        return not scope.cancelled_caught
+
+    async def open(self, bucket: str, name: str) -> OpenObject:
+        """Find an object and open its record.
+
+        Raises:
+            ObjectMissingError: There is none of this name.
+        """
+        keys = self._keys(bucket)
+        entry = await self.chain.entry(keys.tag, name_tag(keys.tag_key, f"{bucket}/{name}"))
+        if entry is None:
+            raise ObjectMissingError(f"no object {bucket}/{name}")
+        return OpenObject(entry=entry, record=await self._parts.records.open(entry))
+
+    async def read(self, opened: OpenObject, sink: Sink, first: int = 0, byte_count: int | None = None) -> None:
+        """Give a range of an object to the sink, in order; memory stays flat."""
+        await self._objects.stream(opened, sink, first, byte_count)
+
+    async def get(self, bucket: str, name: str, first: int = 0, byte_count: int | None = None) -> bytes:
+        """Return an object's bytes, or a range of them; for large ones open() and read()."""
+        opened = await self.open(bucket, name)
+        pieces: list[memoryview] = []
+
+        async def keep(piece: memoryview) -> None:
+            pieces.append(piece)
+
+        await self.read(opened, keep, first, byte_count)
+        return b"".join(pieces)
+
+    async def delete(self, bucket: str, names: Sequence[str]) -> Commit:
+        """Delete objects in one transaction; names that are not there are left out by the chain.
+
+        Raises:
+            NotCommittedError: The chain refused all of it.
+        """
+        keys = self._keys(bucket)
+        entries = tuple(
+            EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, f"{bucket}/{name}"), version_id=None)
+            for name in names
+        )
+        return await self.transact(DeleteEntries(tenant=self._tenant, entries=entries))
+
+    async def transact(self, body: Body, records: Sequence[bytes] = ()) -> Commit:
+        """Sign, submit and wait for a transaction of this client.
+
+        Raises:
+            NotCommittedError: The chain carried it and refused it.
+        """
+        transaction = self._parts.signer.sign(body, await self._parts.expiry.height())
+        commit = await submit_and_wait(self.chain, transaction, records)
+        self._parts.expiry.seen(commit.height)
+        if commit.refusal is not None:
+            raise NotCommittedError(f"refused by the chain: {commit.refusal}")
+        return commit
+
+    async def listing(self, bucket: str | None = None, prefix: str = "") -> AsyncGenerator[Listed, None]:
+        """Give the objects of a bucket, or of all, whose names begin with the prefix; in order of tags."""
+        tag = None if bucket is None else self._keys(bucket).tag
+        after: ListingPlace | None = None
+        beginning = prefix if bucket is None else f"{bucket}/{prefix}"
+        while True:
+            entries = await self.chain.entries(tag, after, LISTED_AT_ONCE)
+            for listed in await self._opened(entries):
+                if listed.path.startswith(beginning):
+                    yield listed
+            if len(entries) < LISTED_AT_ONCE:
+                return
+            after = ListingPlace(entries[-1].bucket_tag, entries[-1].name_tag)
+
+    async def stat(self, opened: OpenObject) -> ObjectStatus:
+        """Ask every holder of an object for one random leaf with its path, and check it against the chain's roots."""
+        ids = tuple(dict.fromkeys(reference.segment_id for reference in opened.entry.references))
+        self._segments.clear()  # what the chain says now
+        return await self._status(opened, [await self.segment(segment_id) for segment_id in ids])
+
+    async def _status(self, opened: OpenObject, segments: Sequence[SegmentView]) -> ObjectStatus:
+        statuses: dict[tuple[int, int], ColumnStatus] = {}
+        probes = trio.CapacityLimiter(PROBES_AT_ONCE)
+
+        async def probe(position: int, column: ColumnIndex) -> None:
+            async with probes:
+                statuses[position, column] = await self._probe(segments[position], column)
+
+        async with trio.open_nursery() as nursery:
+            for position, segment in enumerate(segments):
+                for column in range(len(segment.roots)):
+                    nursery.start_soon(probe, position, ColumnIndex(column))
+        return ObjectStatus(
+            opened,
+            tuple(
+                SegmentStatus(segment, tuple(statuses[position, column] for column in range(len(segment.roots))))
+                for position, segment in enumerate(segments)
+            ),
+            self._parts.columns,
+        )
+
+    async def verify(self, bucket: str, name: str) -> ProvenObject:
+        """Fetch the proofs of an object's entry and segments, and check them against the members' signatures alone.
+
+        Nothing that a node says is believed: keys come from the genesis, every root from a header that a quorum signed,
+        the record from its address, and one random leaf of every column from the proven roots.
+
+        Raises:
+            ObjectMissingError: Its absence is proven.
+            RejectionError: A node lied: BAD_PROOF, NO_QUORUM, BAD_SIGNATURE and others, with what was wrong.
+        """
+        keys = self._keys(bucket)
+        tag = name_tag(keys.tag_key, f"{bucket}/{name}")
+        prover = Prover(self.chain, self._members)
+        proven = await prover.entry(self._tenant, keys.tag, tag)
+        if proven is None:
+            raise ObjectMissingError(f"no object {bucket}/{name}: its absence is proven")
+        opened = OpenObject(entry=proven.value, record=await self._parts.records.open(proven.value))
+        ids = tuple(dict.fromkeys(reference.segment_id for reference in proven.value.references))
+        segments = [await prover.segment(segment_id) for segment_id in ids]
+        for segment in segments:
+            self._segments[segment.value.segment_id] = segment.value
+        status = await self._status(opened, [segment.value for segment in segments])
+        return ProvenObject(proven.height, proven.signers, status)
+
+    async def segment(self, segment_id: SegmentId) -> SegmentView:
+        """Return a segment of the chain; remembered, since its coding never changes.
+
+        Raises:
+            ShardMissingError: The chain has none.
+        """
+        known = self._segments.get(segment_id)
+        if known is not None:
+            return known
+        segment = await self.chain.segment(segment_id)
+        if segment is None:
+            raise ShardMissingError(f"segment {segment_id.hex()[:16]} is not on chain")
+        self._segments[segment_id] = segment
+        if len(self._segments) > SEGMENTS_CACHED_MAX:
+            self._segments.popitem(last=False)
+        return segment
+
+    async def _opened(self, entries: Sequence[EntryView]) -> list[Listed]:
+        sealed = await self._parts.records.fetch(entries)
+        listed: list[Listed] = []
+        for entry in entries:
+            if entry.record_address in sealed:
+                record = self._parts.records.unseal(entry, sealed[entry.record_address])
+                listed.append(Listed(record.object_record, OpenObject(entry=entry, record=record)))
+        return listed
+
+    async def _probe(self, segment: SegmentView, column: ColumnIndex) -> ColumnStatus:
+        seat = self._parts.reader.seats(segment)[column]
+        if not self._parts.reader.is_live(segment, column):
+            return ColumnStatus(seat, "down")
+        shape = SegmentShape(segment.segment_bytes, segment.k, self._parts.columns)
+        leaf = secrets.randbelow(shape.leaves)
+        found = await self._parts.reader.fetch_column(segment, column, range(leaf, leaf + 1))
+        return ColumnStatus(seat, "missing" if found is None else "stored")
+
+    def _keys(self, bucket: str) -> BucketKeys:
+        return self._parts.keyring.bucket(bucket_tag(self._parts.keyring.tag_key, bucket))
+
+
+@asynccontextmanager
+async def client_over(home: ClientHome, chain: Chain, connect: Connect) -> AsyncGenerator[Client, None]:
+    """Run a client on a given chain and given links; open_client() gives it the real ones."""
+    failure: GrandestError | OSError | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            client = await _start(home, chain, connect, nursery)
+            yield client
+        except (GrandestError, OSError) as error:  # as itself, not inside a group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio.Nursery) -> Client:
+    members = home.genesis.members
+    columns = min(len(members), COLUMNS_MAX)
+    identity = WriterIdentity(
+        tenant=home.tenant,
+        genesis_hash=genesis_hash(home.genesis),
+        seat_keys={SeatIndex(seat): PublicKey(public_key) for seat, public_key in enumerate(members)},
+        budget=fault_budget(columns),
+        columns=columns,
+    )
+    pool = HolderPool(tuple(identity.seat_keys), connect, identity.budget.quorum)
+    keyring = Keyring(home.master_key)
+    signer = TransactionSigner(home.signing_key, identity.genesis_hash)
+    expiry = Expiry(chain)
+    spool = await trio.to_thread.run_sync(Spool, home.spool, columns)
+    reader = SegmentReader(pool, tuple(identity.seat_keys), columns)
+    writer = SegmentWriter(pool, identity, reader, spool)
+    committer = Committer(chain, writer, signer, expiry, home.tenant)
+    completer = Completer(
+        pool=pool, chain=chain, spool=spool, identity=identity, reader=reader, signer=signer, expiry=expiry
+    )
+    for task in (pool.run, committer.run, completer.run):
+        nursery.start_soon(task)
+    await pool.settle()
+    parts = _Parts(
+        pool=pool,
+        chain=chain,
+        uploader=Uploader(writer, committer, home.tenant, nursery),
+        completer=completer,
+        reader=reader,
+        records=RecordReader(pool, home.tenant, keyring),
+        keyring=keyring,
+        signer=signer,
+        expiry=expiry,
+        columns=columns,
+    )
+    return Client(home, parts)

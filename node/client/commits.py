@@ -1,0 +1,237 @@
+"""From stored segments to a committed transaction: receipts, one signature, one answer for every object in it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from consensus.errors import GrandestError, RejectionError, RejectionReason
+from consensus.identifiers import Height
+from node.client.errors import NotCommittedError
+from storage.transactions import (
+    TRANSACTION_VERSION,
+    BucketEntries,
+    CommitObjects,
+    EntryCommit,
+    Envelope,
+    Extent,
+    SegmentCommit,
+    sign_transaction,
+    transaction_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consensus.identifiers import GenesisHash
+    from consensus.signing import SigningKey
+    from node.client.chain import Chain, Commit
+    from node.client.shares import SegmentWriter, StoredSegment
+    from storage.identifiers import BucketTag, NameTag, RecordAddress, TenantId, VersionId
+    from storage.receipts import Receipt
+    from storage.transactions import Body
+
+EXPIRY_HEIGHTS: Final = 500
+"""How far ahead receipts and transactions reach; half of what genesis allows, so that a node behind accepts it."""
+HEIGHT_FRESH_SECONDS: Final = 10.0
+BATCH_ENTRIES_MAX: Final = 4_096
+BATCH_TRANSACTION_BYTES_MAX: Final = 768 * 1024
+"""Of the 1 MiB that a transaction may have; receipts and rounding stay within the rest."""
+BATCH_RECORD_BYTES_MAX: Final = 1_792 * 1024
+"""Of the 2 MiB that may travel beside it."""
+TRANSACTIONS_IN_FLIGHT: Final = 2
+ENTRY_BYTES: Final = 128
+EXTENT_BYTES: Final = 10
+SEGMENT_BYTES: Final = 360
+"""Upper bounds of what each costs in a transaction."""
+
+
+class TransactionSigner:
+    """Signs a client's transactions with sequence numbers that never repeat: microseconds since 1970, growing."""
+
+    def __init__(self, signing_key: SigningKey, genesis_hash: GenesisHash) -> None:
+        self._signing_key = signing_key
+        self._genesis_hash = genesis_hash
+        self._last_sequence = 0
+
+    def sign(self, body: Body, valid_until_height: Height) -> bytes:
+        """Return an encoded transaction of this client."""
+        self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1_000)
+        envelope = Envelope(
+            version=TRANSACTION_VERSION,
+            sender=self._signing_key.public,
+            sequence=self._last_sequence,
+            valid_until_height=valid_until_height,
+            body=body,
+        )
+        return sign_transaction(envelope, self._signing_key, self._genesis_hash)
+
+
+class Expiry:
+    """The height up to which what is signed now is valid; asks the chain when its last answer is old."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._height = Height(0)
+        self._asked = float("-inf")
+
+    async def height(self) -> Height:
+        """Return the expiry height for a new receipt or transaction."""
+        if trio.current_time() - self._asked > HEIGHT_FRESH_SECONDS:
+            self.seen(await self._chain.tip_height())
+        return Height(self._height + EXPIRY_HEIGHTS)
+
+    def seen(self, height: Height) -> None:
+        """Learn a height of the chain."""
+        self._height = max(self._height, height)
+        self._asked = trio.current_time()
+
+
+@dataclass(slots=True)
+class ReadyObject:
+    """An object whose segments are at their holders; `done` is set once `commit` or `error` is."""
+
+    bucket_tag: BucketTag
+    name_tag: NameTag
+    version_id: VersionId
+    condition: bytes | None
+    sealed_record: bytes
+    record_address: RecordAddress
+    extents: tuple[tuple[StoredSegment, int], ...]
+    commit: Commit | None = None
+    error: GrandestError | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+
+    def finish(self, commit: Commit | None, error: GrandestError | None) -> None:
+        """Give the answer to who waits."""
+        self.commit, self.error = commit, error
+        self.done.set()
+
+
+def take_batch(waiting: list[tuple[ReadyObject, ...]]) -> list[ReadyObject]:
+    """Take groups from the front that fit one transaction together; a group (a pack's objects) is never split.
+
+    No two objects of one name share a batch: the later one replaces the earlier in the next.
+    """
+    batch: list[ReadyObject] = []
+    names: set[tuple[bytes, bytes]] = set()
+    segments: set[int] = set()
+    transaction_bytes = record_bytes = 0
+    while waiting:
+        group = waiting[0]
+        group_names = {(ready.bucket_tag, ready.name_tag) for ready in group}
+        new_segments = {id(segment) for ready in group for segment, _ in ready.extents} - segments
+        transaction_bytes += len(new_segments) * SEGMENT_BYTES
+        transaction_bytes += sum(ENTRY_BYTES + EXTENT_BYTES * len(ready.extents) for ready in group)
+        record_bytes += sum(len(ready.sealed_record) + 4 for ready in group)
+        is_full = (
+            len(batch) + len(group) > BATCH_ENTRIES_MAX
+            or transaction_bytes > BATCH_TRANSACTION_BYTES_MAX
+            or record_bytes > BATCH_RECORD_BYTES_MAX
+            or bool(names & group_names)
+        )
+        if batch and is_full:
+            break
+        batch.extend(waiting.pop(0))
+        names |= group_names
+        segments |= new_segments
+    return batch
+
+
+def commit_body(
+    tenant: TenantId, objects: Sequence[ReadyObject], segments: Sequence[StoredSegment], receipts: Sequence[Receipt]
+) -> CommitObjects:
+    """Return the transaction's body; `objects` in order of bucket, in each segment in order of its bytes."""
+    places = {id(segment): position for position, segment in enumerate(segments)}
+    buckets: dict[BucketTag, list[EntryCommit]] = {}
+    for ready in objects:
+        entry = EntryCommit(
+            name_tag=ready.name_tag,
+            version_id=ready.version_id,
+            record_address=ready.record_address,
+            extents=tuple(Extent(segment=places[id(segment)], extent_bytes=count) for segment, count in ready.extents),
+            condition=ready.condition,
+        )
+        buckets.setdefault(ready.bucket_tag, []).append(entry)
+    return CommitObjects(
+        tenant=tenant,
+        segments=tuple(
+            SegmentCommit(
+                segment_id=segment.segment_id,
+                k=segment.shape.k,
+                segment_bytes=segment.shape.segment_bytes,
+                roots=segment.roots,
+            )
+            for segment in segments
+        ),
+        buckets=tuple(BucketEntries(bucket_tag=tag, entries=tuple(entries)) for tag, entries in buckets.items()),
+        receipts=tuple(receipts),
+    )
+
+
+class Committer:
+    """Commits ready objects, all that wait at once in one transaction."""
+
+    def __init__(
+        self, chain: Chain, writer: SegmentWriter, signer: TransactionSigner, expiry: Expiry, tenant: TenantId
+    ) -> None:
+        self._chain = chain
+        self._writer = writer
+        self._signer = signer
+        self._expiry = expiry
+        self._tenant = tenant
+        self._waiting: list[tuple[ReadyObject, ...]] = []
+        self._wakeup = trio.Event()
+
+    def add(self, group: tuple[ReadyObject, ...]) -> None:
+        """Queue objects that share a segment, in order of its bytes; the uploads' window bounds the queue."""
+        self._waiting.append(group)
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Commit until cancelled, two transactions at a time: one gathers receipts while one waits for its block."""
+        in_flight = trio.Semaphore(TRANSACTIONS_IN_FLIGHT)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await in_flight.acquire()
+                while not self._waiting:
+                    self._wakeup = trio.Event()
+                    await self._wakeup.wait()
+                nursery.start_soon(self._commit_and_release, take_batch(self._waiting), in_flight)
+
+    async def _commit_and_release(self, batch: list[ReadyObject], in_flight: trio.Semaphore) -> None:
+        try:
+            await self._commit(sorted(batch, key=lambda ready: ready.bucket_tag))
+        except GrandestError as error:
+            for ready in batch:
+                ready.finish(None, error)
+        finally:
+            in_flight.release()
+
+    async def _commit(self, batch: list[ReadyObject]) -> None:
+        segments = tuple({id(segment): segment for ready in batch for segment, _ in ready.extents}.values())
+        expiry_height = await self._expiry.height()
+        receipts = await self._writer.certify(segments, expiry_height) if segments else ()
+        body = commit_body(self._tenant, batch, segments, receipts)
+        transaction = self._signer.sign(body, expiry_height)
+        commit = await submit_and_wait(self._chain, transaction, tuple(ready.sealed_record for ready in batch))
+        self._expiry.seen(commit.height)
+        await self._writer.finish(segments)
+        failed = dict(commit.failed_entries)
+        for position, ready in enumerate(batch):
+            reason = commit.refusal or failed.get(position)
+            ready.finish(commit, None if reason is None else NotCommittedError(f"refused by the chain: {reason}"))
+
+
+async def submit_and_wait(chain: Chain, transaction: bytes, records: Sequence[bytes]) -> Commit:
+    """Submit a transaction and wait until the chain carries it; a copy that a node knows already is no error."""
+    try:
+        submitted = await chain.submit(transaction, records)
+    except RejectionError as error:
+        if error.reason is not RejectionReason.DUPLICATE_TRANSACTION:
+            raise
+        submitted = transaction_id(transaction)
+    return await chain.wait(submitted)

@@ -1,0 +1,23 @@
+"""What may go wrong for somebody who stores objects, one class per thing a caller does differently."""
+
+from __future__ import annotations
+
+from node.errors import NodeError, PeerUnreachableError
+from storage.errors import ShardMissingError
+
+
+class TooFewHoldersError(PeerUnreachableError):
+    """Fewer live holders than any write may use: nothing was acknowledged; try again when sites are back."""
+
+    def __init__(self, live: int, needed: int) -> None:
+        super().__init__(f"{live} holders answer and a write needs {needed}: try again when sites are back")
+        self.live = live
+        self.needed = needed
+
+
+class ObjectMissingError(ShardMissingError):
+    """There is no such object."""
+
+
+class NotCommittedError(NodeError):
+    """The chain carried the transaction and refused this part of it; the message has its reason."""

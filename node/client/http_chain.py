@@ -1,0 +1,273 @@
+"""The chain over HTTP: any live node will do, another is asked when one fails.
+
+Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
+
+    GET  /v1/status                         {"height": 12, ...}
+    POST /v1/transactions                   {"transaction_id": "..."}; refused: 4xx {"error": reason, "detail": ...}
+    GET  /v1/transactions/ID?wait_s=20      {"transaction_id", "height", "refusal": null or reason,
+                                             "failed_entries": [[position, reason], ...]}; 404 while it waits
+    GET  /v1/entries/TENANT/BUCKET/NAME     {"bucket", "name", "version_id", "record_address",
+                                             "references": [{"segment_id", "offset", "bytes"}, ...]}; 404
+    GET  /v1/entries?tenant=&bucket=&after=&limit=
+                                            {"entries": [as above, ...]} in order of tags; `after` = BUCKET.NAME
+    GET  /v1/segments/ID                    {"segment_id", "k", "bytes", "roots": [...],
+                                             "receipted": [column, ...]}; 404
+    GET  /v1/proofs/state/KEY?raw=1         the canonical StateProof (storage/proofs.py)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import httpx
+import msgspec
+import trio
+
+from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import Height, TransactionId
+from node.client.chain import Commit, EntryView, ListingPlace, Reference, SegmentView
+from node.errors import PeerUnreachableError
+from node.submission import Submission, encode_submission
+from storage.identifiers import (
+    BucketTag,
+    ColumnIndex,
+    NameTag,
+    RecordAddress,
+    SegmentId,
+    ShardRoot,
+    TenantId,
+    VersionId,
+)
+from storage.transactions import transaction_id as id_of_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ANSWER_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 10
+"""How long a node is asked to hold a question for a transaction that is not carried yet."""
+COMMIT_SECONDS: Final = 60.0
+"""Without a commit in this time the write fails; whether it will happen is then unknown."""
+RESUBMIT_SECONDS: Final = 2.0
+"""A node that took a transaction may die with it: it is handed to another after so long without an answer."""
+ATTEMPT_ROUNDS: Final = 3
+ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+NOT_FOUND: Final = 404
+REFUSED_FROM: Final = 400
+FAILED_FROM: Final = 500
+
+
+class _StatusAnswer(msgspec.Struct):
+    height: int
+
+
+class _SubmitAnswer(msgspec.Struct):
+    transaction_id: str
+
+
+class _CommitAnswer(msgspec.Struct):
+    transaction_id: str
+    height: int
+    refusal: str | None = None
+    failed_entries: list[tuple[int, str]] = []
+
+
+class _ReferenceAnswer(msgspec.Struct):
+    segment_id: str
+    offset: int
+    bytes: int
+
+
+class _EntryAnswer(msgspec.Struct):
+    bucket: str
+    name: str
+    version_id: str
+    record_address: str
+    references: list[_ReferenceAnswer]
+
+
+class _EntriesAnswer(msgspec.Struct):
+    entries: list[_EntryAnswer]
+
+
+class _SegmentAnswer(msgspec.Struct):
+    segment_id: str
+    k: int
+    bytes: int
+    roots: list[str]
+    receipted: list[int]
+
+
+class _ErrorAnswer(msgspec.Struct):
+    error: str
+    detail: str = ""
+
+
+AnswerT = TypeVar("AnswerT", _StatusAnswer, _SubmitAnswer, _CommitAnswer, _EntryAnswer, _EntriesAnswer, _SegmentAnswer)
+
+
+class HttpChain:
+    """Implements Chain."""
+
+    def __init__(self, nodes: Sequence[str], tenant: TenantId, http: httpx.AsyncClient) -> None:
+        """Ask these nodes (base URLs), the last one that answered first."""
+        assert nodes, "a client knows at least one node"
+        self._nodes = list(nodes)
+        self._tenant = tenant
+        self._http = http
+        self._unfinished: dict[TransactionId, bytes] = {}
+
+    async def tip_height(self) -> Height:
+        """Return the height of a live node's chain."""
+        answer = await self._get("/v1/status", _StatusAnswer)
+        assert answer is not None, "every node has a status"
+        return Height(answer.height)
+
+    async def submit(self, transaction: bytes, records: Sequence[bytes]) -> TransactionId:
+        """Hand a transaction to a node."""
+        body = encode_submission(Submission(transaction=transaction, records=tuple(records)))
+        await self._ask("POST", "/v1/transactions", body)
+        transaction_id = id_of_transaction(transaction)
+        self._unfinished[transaction_id] = body
+        return transaction_id
+
+    async def wait(self, transaction_id: TransactionId) -> Commit:
+        """Wait until the chain carries the transaction, handing it to other nodes meanwhile."""
+        path = f"/v1/transactions/{transaction_id.hex()}?wait_s={WAIT_SECONDS}"
+        deadline = trio.current_time() + COMMIT_SECONDS
+        try:
+            while trio.current_time() < deadline:
+                found = await self._ask_briefly(path)
+                if found is not None:
+                    return _commit_of(found)
+                await self._hand_on(transaction_id)
+        finally:
+            self._unfinished.pop(transaction_id, None)
+        detail = f"transaction {transaction_id.hex()[:16]} is not on chain after {COMMIT_SECONDS:.0f} s; it may come"
+        raise PeerUnreachableError(detail)
+
+    async def entry(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryView | None:
+        """Return an entry of the tenant."""
+        path = f"/v1/entries/{self._tenant.hex()}/{bucket_tag.hex()}/{name_tag.hex()}"
+        answer = await self._get(path, _EntryAnswer)
+        return None if answer is None else _entry_of(answer)
+
+    async def entries(
+        self, bucket_tag: BucketTag | None, after: ListingPlace | None, entries_max: int
+    ) -> tuple[EntryView, ...]:
+        """Return entries of the tenant in order of tags."""
+        path = f"/v1/entries?tenant={self._tenant.hex()}&limit={entries_max}"
+        if bucket_tag is not None:
+            path += f"&bucket={bucket_tag.hex()}"
+        if after is not None:
+            path += f"&after={after.bucket_tag.hex()}.{after.name_tag.hex()}"
+        answer = await self._get(path, _EntriesAnswer)
+        return () if answer is None else tuple(_entry_of(entry) for entry in answer.entries)
+
+    async def segment(self, segment_id: SegmentId) -> SegmentView | None:
+        """Return a segment."""
+        answer = await self._get(f"/v1/segments/{segment_id.hex()}", _SegmentAnswer)
+        return None if answer is None else _segment_of(answer)
+
+    async def proof(self, state_key: bytes) -> bytes:
+        """Return an encoded StateProof of a state key."""
+        response = await self._ask("GET", f"/v1/proofs/state/{state_key.hex()}?raw=1", None)
+        return response.content
+
+    async def _ask_briefly(self, path: str) -> _CommitAnswer | None:
+        found: list[_CommitAnswer] = []
+        with trio.move_on_after(RESUBMIT_SECONDS):
+            answer = await self._get(path, _CommitAnswer, WAIT_SECONDS + ANSWER_SECONDS)
+            found += [] if answer is None else [answer]
+        return found[0] if found else None
+
+    async def _hand_on(self, transaction_id: TransactionId) -> None:
+        body = self._unfinished.get(transaction_id)
+        self._nodes.append(self._nodes.pop(0))
+        if body is None:
+            return
+        try:
+            await self._ask("POST", "/v1/transactions", body)
+        except (RejectionError, PeerUnreachableError):
+            # Known there already, or carried meanwhile: the next question tells.
+            return
+
+    async def _get(self, path: str, kind: type[AnswerT], seconds: float = ANSWER_SECONDS) -> AnswerT | None:
+        response = await self._ask("GET", path, None, seconds)
+        if response.status_code == NOT_FOUND:
+            return None
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise PeerUnreachableError(f"{self._nodes[0]}{path} answered something else: {error}") from error
+
+    async def _ask(self, method: str, path: str, body: bytes | None, seconds: float = ANSWER_SECONDS) -> httpx.Response:
+        """Ask one node after the other, the one that answered last first.
+
+        Raises:
+            RejectionError: A node refused, with its reason.
+            PeerUnreachableError: None answers.
+        """
+        reason = ""
+        for _ in range(ATTEMPT_ROUNDS * len(self._nodes)):
+            try:
+                response = await self._http.request(method, self._nodes[0] + path, content=body, timeout=seconds)
+            except httpx.HTTPError as error:
+                reason = f"{self._nodes[0]}: {type(error).__name__} {error}"
+            else:
+                if response.status_code < FAILED_FROM:
+                    _raise_refusal(response)
+                    return response
+                reason = f"{self._nodes[0]}: status {response.status_code}"
+            self._nodes.append(self._nodes.pop(0))
+        raise PeerUnreachableError(f"none of {len(self._nodes)} nodes answers (the last: {reason})")
+
+
+def _raise_refusal(response: httpx.Response) -> None:
+    if response.status_code < REFUSED_FROM or response.status_code == NOT_FOUND:
+        return
+    try:
+        answer = msgspec.json.decode(response.content, type=_ErrorAnswer)
+        reason = RejectionReason(answer.error)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
+        detail = response.text[:200] or f"status {response.status_code}"
+        raise RejectionError(RejectionReason.MALFORMED, detail) from None
+    raise RejectionError(reason, answer.detail)
+
+
+def _bytes_of(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise PeerUnreachableError(f"a node answered {text[:40]!r} where hex belongs") from error
+
+
+def _commit_of(answer: _CommitAnswer) -> Commit:
+    return Commit(
+        transaction_id=TransactionId(_bytes_of(answer.transaction_id)),
+        height=Height(answer.height),
+        refusal=answer.refusal,
+        failed_entries=tuple(answer.failed_entries),
+    )
+
+
+def _entry_of(answer: _EntryAnswer) -> EntryView:
+    return EntryView(
+        bucket_tag=BucketTag(_bytes_of(answer.bucket)),
+        name_tag=NameTag(_bytes_of(answer.name)),
+        version_id=VersionId(_bytes_of(answer.version_id)),
+        record_address=RecordAddress(_bytes_of(answer.record_address)),
+        references=tuple(
+            Reference(SegmentId(_bytes_of(part.segment_id)), part.offset, part.bytes) for part in answer.references
+        ),
+    )
+
+
+def _segment_of(answer: _SegmentAnswer) -> SegmentView:
+    return SegmentView(
+        segment_id=SegmentId(_bytes_of(answer.segment_id)),
+        k=answer.k,
+        segment_bytes=answer.bytes,
+        roots=tuple(ShardRoot(_bytes_of(root)) for root in answer.roots),
+        receipted=frozenset(ColumnIndex(column) for column in answer.receipted),
+    )

@@ -1,0 +1,93 @@
+"""What the chain holds, proven from the members' signatures alone; the node that answers is not believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import trio
+
+from consensus.certificates import signers
+from consensus.errors import RejectionError, RejectionReason
+from node.client.chain import EntryView, Reference, SegmentView, segment_view
+from storage.proofs import check_state_proof, decode_state_proof
+from storage.state import EntryState, SegmentState, decode_state, entry_key, segment_key
+
+if TYPE_CHECKING:
+    from consensus.identifiers import Height
+    from consensus.members import MemberSet
+    from node.client.chain import Chain
+    from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
+
+ValueT = TypeVar("ValueT")
+
+FRESH_ATTEMPTS: Final = 20
+FRESH_PAUSE_SECONDS: Final = 0.1
+"""A root is certified by the block after it, which follows at once: for two seconds a proven absence may be too old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven(Generic[ValueT]):
+    """A value of the state, the height of the header that commits it, and how many members signed that."""
+
+    value: ValueT
+    height: Height
+    signers: int
+
+
+class Prover:
+    """Fetches proofs and checks them."""
+
+    def __init__(self, chain: Chain, members: MemberSet) -> None:
+        """Believe these members, and of them a quorum."""
+        self._chain = chain
+        self._members = members
+
+    async def entry(self, tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> Proven[EntryView] | None:
+        """Return a proven entry; None when its absence is proven.
+
+        Raises:
+            RejectionError: The proof is false.
+        """
+        state_key = entry_key(tenant, bucket_tag, name_tag)
+        proven = await self._fetch(state_key)
+        if proven.value is None and await self._chain.entry(bucket_tag, name_tag) is not None:
+            proven = await self._fetch_when_certified(state_key)
+        if proven.value is None:
+            return None
+        state = decode_state(proven.value, EntryState)
+        view = EntryView(
+            bucket_tag=bucket_tag,
+            name_tag=name_tag,
+            version_id=state.version_id,
+            record_address=state.record_address,
+            references=tuple(Reference(part.segment_id, part.offset, part.extent_bytes) for part in state.extents),
+        )
+        return Proven(view, proven.height, proven.signers)
+
+    async def segment(self, segment_id: SegmentId) -> Proven[SegmentView]:
+        """Return a proven segment.
+
+        Raises:
+            RejectionError: The proof is false, or proves that there is none.
+        """
+        proven = await self._fetch(segment_key(segment_id))
+        if proven.value is None:
+            detail = f"segment {segment_id.hex()[:16]} of a proven entry is proven absent"
+            raise RejectionError(RejectionReason.BAD_PROOF, detail)
+        view = segment_view(segment_id, decode_state(proven.value, SegmentState))
+        return Proven(view, proven.height, proven.signers)
+
+    async def _fetch_when_certified(self, state_key: bytes) -> Proven[bytes | None]:
+        proven = await self._fetch(state_key)
+        for _ in range(FRESH_ATTEMPTS):
+            if proven.value is not None:
+                break
+            await trio.sleep(FRESH_PAUSE_SECONDS)
+            proven = await self._fetch(state_key)
+        return proven
+
+    async def _fetch(self, state_key: bytes) -> Proven[bytes | None]:
+        proof = decode_state_proof(await self._chain.proof(state_key))
+        value = check_state_proof(proof, state_key, self._members)
+        return Proven(value, proof.certified.header.height, len(signers(proof.certified.commit)))

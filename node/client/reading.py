@@ -1,0 +1,209 @@
+"""Ranges of segments from their holders: every leaf checked against the chain's root before it is decoded or given.
+
+The data columns that hold a range are read at once. A holder that is down, lies, lost its shard or is slower than the
+others by HEDGE_SECONDS is not waited for: parity columns are fetched beside it and the range is decoded from the first
+k that are right. Any k do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from node.client.links import PIECE_BYTES
+from storage.erasure import reconstruct
+from storage.errors import NotEnoughShardsError
+from storage.identifiers import LEAF_BYTES, ColumnIndex
+from storage.merkle import check_range, check_shard, covering_leaves
+from storage.placement import column_seats
+from storage.segments import SegmentShape, assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from node.client.chain import SegmentView
+    from node.client.holders import HolderPool
+    from node.client.links import HolderLink
+    from storage.identifiers import SeatIndex
+    from storage.segments import ShardRange
+
+    Buffer = bytes | bytearray | memoryview
+
+HEDGE_SECONDS: Final = 0.15
+"""No news for so long: slow holders are read around. A loaded machine answers within a few tens of milliseconds."""
+STALL_SECONDS: Final = 10.0
+"""No news for so long with everybody asked: the read fails."""
+PIECE_LEAVES: Final = PIECE_BYTES // LEAF_BYTES
+INLINE_BYTES_MAX: Final = 128 * 1024
+"""Below this, hashing costs less than the way to a worker thread."""
+
+
+class SegmentReader:
+    """Reads segments of one chain."""
+
+    def __init__(self, pool: HolderPool, admitted: Sequence[SeatIndex], columns: int) -> None:
+        """Read from the admitted seats; every segment has `columns` columns."""
+        self._pool = pool
+        self._admitted = tuple(admitted)
+        self._columns = columns
+
+    def seats(self, segment: SegmentView) -> tuple[SeatIndex, ...]:
+        """Return the holders by column."""
+        return column_seats(segment.segment_id, self._admitted)
+
+    async def read_range(self, segment: SegmentView, first: int, byte_count: int) -> Buffer:
+        """Return a range of a segment's bytes.
+
+        Raises:
+            NotEnoughShardsError: Fewer than k columns can be had.
+        """
+        shape = SegmentShape(segment.segment_bytes, segment.k, self._columns)
+        if (first, byte_count) == (0, shape.segment_bytes):
+            wanted = tuple(ColumnIndex(column) for column in range(shape.k))
+            columns = await self.read_columns(segment, wanted, range(shape.leaves))
+            return await trio.to_thread.run_sync(assemble, columns, shape)
+        pieces = shape.locate(first, byte_count)
+        leaves = covering_leaves(
+            min(piece.offset for piece in pieces),
+            max(piece.offset + piece.byte_count for piece in pieces) - min(piece.offset for piece in pieces),
+        )
+        columns = await self.read_columns(segment, tuple({piece.column: None for piece in pieces}), leaves)
+        return _join(pieces, columns, leaves.start * LEAF_BYTES)
+
+    async def read_columns(
+        self, segment: SegmentView, wanted: Sequence[ColumnIndex], leaves: range
+    ) -> Mapping[ColumnIndex, Buffer]:
+        """Return the same leaves of the wanted columns, checked, or decoded from others that were."""
+        race = _Race(self, segment, leaves, wanted)
+        found = await race.run()
+        missing = [column for column in wanted if column not in found]
+        if not missing:
+            return found
+        restored = await trio.to_thread.run_sync(reconstruct, found, missing, segment.k, self._columns)
+        return {**found, **restored}
+
+    async def fetch_column(self, segment: SegmentView, column: ColumnIndex, leaves: range) -> Buffer | None:
+        """Return leaves of one column as its holder has them, checked; None when it has not or they are wrong."""
+        seat = self.seats(segment)[column]
+        found: list[Buffer] = []
+
+        async def fetch(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:
+            found.append(await _fetch(link, segment, column, leaves, self._columns))
+
+        return found[0] if await self._pool.ask_one(seat, fetch, _nothing) else None
+
+    def is_live(self, segment: SegmentView, column: ColumnIndex) -> bool:
+        """Say whether the column's holder answers."""
+        return self._pool.link(self.seats(segment)[column]) is not None
+
+    def is_prompt(self, segment: SegmentView, column: ColumnIndex) -> bool:
+        """Say whether the column's holder answers and was not slow lately."""
+        return self._pool.is_prompt(self.seats(segment)[column])
+
+    def note_slow(self, segment: SegmentView, column: ColumnIndex) -> None:
+        """Remember that the column's holder was too slow for a read."""
+        self._pool.note_slow(self.seats(segment)[column])
+
+
+class _Race:
+    """One read: the wanted columns, and as many others as it takes."""
+
+    def __init__(
+        self, reader: SegmentReader, segment: SegmentView, leaves: range, wanted: Sequence[ColumnIndex]
+    ) -> None:
+        self._reader = reader
+        self._segment = segment
+        self._leaves = leaves
+        self._wanted = frozenset(wanted)
+        everyone = (ColumnIndex(column) for column in range(len(segment.roots)))
+        live = [column for column in everyone if reader.is_live(segment, column)]
+        prompt = [column for column in live if reader.is_prompt(segment, column)]
+        self._first = [column for column in prompt if column in self._wanted]
+        self._spare = [column for column in prompt if column not in self._wanted]
+        self._spare += [column for column in live if column not in prompt]
+        self._running: set[ColumnIndex] = set()
+        self._slow: set[ColumnIndex] = set()
+        self._found: dict[ColumnIndex, Buffer] = {}
+        self._news = trio.Event()
+
+    async def run(self) -> dict[ColumnIndex, Buffer]:
+        """Return all wanted columns, or at least k."""
+        async with trio.open_nursery() as nursery:
+            for column in self._first:
+                self._start(nursery, column)
+            while not self._is_done() and await self._step(nursery):
+                pass
+            slow = self._slow & self._running
+            nursery.cancel_scope.cancel()
+        for column in slow:
+            self._reader.note_slow(self._segment, column)
+        if not self._is_done():
+            raise NotEnoughShardsError(self._segment.k, len(self._found))
+        return self._found
+
+    def _is_done(self) -> bool:
+        return len(self._found) >= self._segment.k or self._wanted <= self._found.keys()
+
+    async def _step(self, nursery: trio.Nursery) -> bool:
+        """Keep enough columns coming and wait for news; False when nothing more can come."""
+        prompt = self._running - self._slow
+        if not self._wanted <= self._found.keys() | prompt:
+            while len(self._found) + len(prompt) < self._segment.k and self._spare:
+                column = self._spare.pop(0)
+                self._start(nursery, column)
+                prompt.add(column)
+        if not self._running:
+            return False
+        self._news = trio.Event()
+        with trio.move_on_after(HEDGE_SECONDS if self._spare else STALL_SECONDS) as scope:
+            await self._news.wait()
+        if scope.cancelled_caught:
+            if not self._spare:
+                return False
+            self._slow |= self._running
+        return True
+
+    def _start(self, nursery: trio.Nursery, column: ColumnIndex) -> None:
+        self._running.add(column)
+        nursery.start_soon(self._fetch, column)
+
+    async def _fetch(self, column: ColumnIndex) -> None:
+        contents = await self._reader.fetch_column(self._segment, column, self._leaves)
+        self._running.discard(column)
+        if contents is not None:
+            self._found[column] = contents
+        self._news.set()
+
+
+async def _fetch(link: HolderLink, segment: SegmentView, column: ColumnIndex, leaves: range, columns: int) -> Buffer:
+    """Fetch and check; raises ShardCorruptError naming what was wrong."""
+    shape = SegmentShape(segment.segment_bytes, segment.k, columns)
+    pieces: list[Buffer] = []
+    is_whole = len(leaves) == shape.leaves
+    for first in range(leaves.start, leaves.stop, PIECE_LEAVES):
+        count = min(PIECE_LEAVES, leaves.stop - first)
+        if is_whole:
+            pieces.append(await link.read_piece(segment.segment_id, column, first, count))
+            continue
+        answer = await link.read_leaves(segment.segment_id, column, first, count)
+        check_range(segment.roots[column], answer.leaves, first, shape.shard_bytes, answer.proof)
+        pieces.append(answer.leaves)
+    contents = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if is_whole and len(contents) > INLINE_BYTES_MAX:
+        await trio.to_thread.run_sync(check_shard, segment.roots[column], contents)
+    elif is_whole:
+        check_shard(segment.roots[column], contents)
+    return contents
+
+
+def _join(pieces: Sequence[ShardRange], columns: Mapping[ColumnIndex, Buffer], start: int) -> Buffer:
+    views = [
+        memoryview(columns[piece.column])[piece.offset - start : piece.offset - start + piece.byte_count]
+        for piece in pieces
+    ]
+    return views[0] if len(views) == 1 else b"".join(views)
+
+
+def _nothing() -> None:
+    """A read's progress is nobody's concern but its own timer's."""

@@ -1,0 +1,74 @@
+"""Where objects' bytes come from: memory, or a file read in worker threads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class BinaryReader(Protocol):
+    """An open binary file, pipe or standard input."""
+
+    def read(self, byte_count: int, /) -> bytes:
+        """Return up to that many bytes, none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class MemorySource:
+    """Implements Source over bytes in memory."""
+
+    def __init__(self, contents: bytes) -> None:
+        self._contents = memoryview(contents)
+        self._position = 0
+
+    async def read(self, byte_count: int) -> memoryview:
+        """Return the next bytes."""
+        start = self._position
+        self._position = min(len(self._contents), start + byte_count)
+        return self._contents[start : self._position]
+
+
+def bytes_source(contents: bytes) -> MemorySource:
+    """Return a source of bytes in memory."""
+    return MemorySource(contents)
+
+
+class FileSource:
+    """Implements Source over an open binary file; closes it."""
+
+    def __init__(self, file: BinaryReader) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._file.close()
+
+    async def read(self, byte_count: int) -> bytes:
+        """Return the next bytes, fewer only at the end; a pipe gives them piece by piece."""
+        return await trio.to_thread.run_sync(self._read, byte_count)
+
+    def _read(self, byte_count: int) -> bytes:
+        first = self._file.read(byte_count)
+        if not first or len(first) == byte_count:
+            return first
+        pieces = [first]
+        missing = byte_count - len(first)
+        while missing and (piece := self._file.read(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)

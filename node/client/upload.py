@@ -1,0 +1,273 @@
+"""Objects on their way in: sealed, packed into segments, stored and committed, with flat memory.
+
+An object below PACK_OBJECT_BYTES_MAX shares a segment with others that arrive at the same time; a larger one fills
+segments of its own, one after the other, at most SEGMENTS_IN_FLIGHT of all objects in memory.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from consensus.errors import GrandestError
+from consensus.identifiers import Milliseconds
+from node.client.commits import ReadyObject
+from storage.identifiers import (
+    FRAME_BYTES,
+    FRAME_PLAIN_BYTES,
+    PACK_OBJECT_BYTES_MAX,
+    SEGMENT_BYTES_MAX,
+    VersionId,
+)
+from storage.records import ObjectRecord, record_address, seal_record
+from storage.sealing import (
+    ObjectKey,
+    RangeEnd,
+    Sealing,
+    SealingDomain,
+    SealingKey,
+    SealingSalt,
+    SecretKey,
+    seal_range,
+    sealed_bytes,
+)
+from storage.tags import BucketKeys, name_tag
+
+if TYPE_CHECKING:
+    from node.client.commits import Committer
+    from node.client.shares import SegmentWriter, StoredSegment
+    from storage.identifiers import TenantId
+
+SEGMENT_FRAMES: Final = SEGMENT_BYTES_MAX // FRAME_BYTES
+SEGMENT_PLAIN_BYTES: Final = SEGMENT_FRAMES * FRAME_PLAIN_BYTES
+"""What of an object fills one segment."""
+SEGMENTS_IN_FLIGHT: Final = 4
+"""About 56 MiB each at the peak: plaintext, ciphertext and shards."""
+PACK_PAUSE_SECONDS: Final = 0.003
+"""A pack closes when nothing has joined it for so long."""
+PACK_SECONDS_MAX: Final = 0.05
+"""Nobody waits longer for others to join."""
+SEAL_INLINE_BYTES_MAX: Final = 64 * 1024
+"""Below this, sealing costs less than the way to a worker thread."""
+
+
+class Source(Protocol):
+    """Where an object's bytes come from."""
+
+    async def read(self, byte_count: int) -> bytes | bytearray | memoryview:
+        """Return exactly that many bytes, fewer only at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewObject:
+    """What is to be stored under a name of a bucket."""
+
+    name: str
+    keys: BucketKeys
+    content_type: str = ""
+    user_metadata: tuple[tuple[str, str], ...] = ()
+    modified_ms: Milliseconds | None = None
+    condition: bytes | None = None
+    """None: whatever is there is replaced. Empty: only if nothing is. 16 bytes: only this version."""
+
+
+@dataclass(slots=True)
+class _Pack:
+    """Small objects that will share a segment."""
+
+    objects: list[_SealedObject] = field(default_factory=list["_SealedObject"])
+    byte_count: int = 0
+    closed: bool = False
+    joined: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(slots=True)
+class _SealedObject:
+    ready: ReadyObject
+    ciphertext: bytearray
+
+
+class Uploader:
+    """Takes objects from many tasks at once."""
+
+    def __init__(self, writer: SegmentWriter, committer: Committer, tenant: TenantId, nursery: trio.Nursery) -> None:
+        """Work in the given nursery, whose committer runs."""
+        self._writer = writer
+        self._committer = committer
+        self._tenant = tenant
+        self._nursery = nursery
+        self._window = trio.Semaphore(SEGMENTS_IN_FLIGHT)
+        self._pack = _Pack(closed=True)
+
+    async def put(self, new: NewObject, source: Source) -> ReadyObject:
+        """Store one object and wait until it is committed.
+
+        Returns:
+            The committed object; its segments know which columns are stored.
+
+        Raises:
+            TooFewHoldersError, PeerUnreachableError, NotCommittedError, RejectionError.
+        """
+        first = await source.read(PACK_OBJECT_BYTES_MAX)
+        if len(first) < PACK_OBJECT_BYTES_MAX:
+            ready = await self._put_small(new, first)
+        else:
+            ready = await self._put_large(new, first, source)
+        await ready.done.wait()
+        if ready.error is not None:
+            raise ready.error
+        return ready
+
+    async def _put_small(self, new: NewObject, plain: bytes | bytearray | memoryview) -> ReadyObject:
+        object_key, sealing = _fresh(len(plain))
+        ready = _ready_object(new, object_key, sealing, self._tenant)
+        if not plain:
+            self._committer.add((ready,))
+            return ready
+        ciphertext = bytearray(sealed_bytes(len(plain)))
+        sealing_key = SealingKey(object_key, SealingDomain.OBJECT, sealing.salt)
+        if len(plain) <= SEAL_INLINE_BYTES_MAX:
+            seal_range(sealing_key, plain, 0, RangeEnd.LAST, ciphertext)
+        else:
+            await trio.to_thread.run_sync(seal_range, sealing_key, plain, 0, RangeEnd.LAST, ciphertext)
+        self._join_pack(_SealedObject(ready, ciphertext))
+        return ready
+
+    def _join_pack(self, sealed: _SealedObject) -> None:
+        pack = self._pack
+        holds_name = any(
+            (other.ready.bucket_tag, other.ready.name_tag) == (sealed.ready.bucket_tag, sealed.ready.name_tag)
+            for other in pack.objects
+        )
+        if pack.closed or holds_name or pack.byte_count + len(sealed.ciphertext) > SEGMENT_BYTES_MAX:
+            self._close(pack)
+            pack = self._pack = _Pack()
+            self._nursery.start_soon(self._watch, pack)
+        pack.objects.append(sealed)
+        pack.byte_count += len(sealed.ciphertext)
+        pack.joined.set()
+
+    async def _watch(self, pack: _Pack) -> None:
+        """Close the pack at a pause of the input, or when somebody has waited long enough."""
+        deadline = trio.current_time() + PACK_SECONDS_MAX
+        while not pack.closed:
+            pack.joined = trio.Event()
+            pause_ends = min(deadline, trio.current_time() + PACK_PAUSE_SECONDS)
+            with trio.move_on_at(pause_ends) as scope:
+                await pack.joined.wait()
+            if scope.cancelled_caught:
+                self._close(pack)
+
+    def _close(self, pack: _Pack) -> None:
+        if not pack.closed:
+            pack.closed = True
+            pack.joined.set()
+            self._nursery.start_soon(self._store_pack, pack)
+
+    async def _store_pack(self, pack: _Pack) -> None:
+        # The order of a transaction's entries is the order of their bytes, and it groups them by bucket.
+        objects = sorted(pack.objects, key=lambda sealed: sealed.ready.bucket_tag)
+        group = tuple(sealed.ready for sealed in objects)
+        async with self._window:
+            try:
+                segment = await self._writer.store(b"".join(sealed.ciphertext for sealed in objects))
+            except GrandestError as error:
+                for ready in group:
+                    ready.finish(None, error)
+                return
+        for sealed in objects:
+            sealed.ready.extents = ((segment, len(sealed.ciphertext)),)
+        self._committer.add(group)
+
+    async def _put_large(self, new: NewObject, first: bytes | bytearray | memoryview, source: Source) -> ReadyObject:
+        object_key = ObjectKey(SecretKey(secrets.token_bytes(32)))
+        sealing_key = SealingKey(object_key, SealingDomain.OBJECT, SealingSalt(secrets.token_bytes(32)))
+        upload = _LargeUpload(self._writer, self._window, sealing_key)
+        plain_bytes = await upload.run(first, source)
+        sealing = Sealing(salt=sealing_key.salt, plain_bytes=plain_bytes)
+        ready = _ready_object(new, object_key, sealing, self._tenant)
+        ready.extents = tuple((segment, segment.shape.segment_bytes) for segment in upload.segments())
+        self._committer.add((ready,))
+        return ready
+
+
+class _LargeUpload:
+    """The segments of one large object."""
+
+    def __init__(self, writer: SegmentWriter, window: trio.Semaphore, sealing_key: SealingKey) -> None:
+        self._writer = writer
+        self._window = window
+        self._sealing_key = sealing_key
+        self._stored: dict[int, StoredSegment] = {}
+        self._error: GrandestError | None = None
+
+    def segments(self) -> tuple[StoredSegment, ...]:
+        """Return the stored segments in order."""
+        return tuple(segment for _, segment in sorted(self._stored.items()))
+
+    async def run(self, first: bytes | bytearray | memoryview, source: Source) -> int:
+        """Store everything; returns the object's length."""
+        plain: bytes | bytearray | memoryview = b"".join((first, await source.read(SEGMENT_PLAIN_BYTES - len(first))))
+        plain_bytes = position = 0
+        async with trio.open_nursery() as nursery:
+            while plain and self._error is None:
+                await self._window.acquire()
+                following = await source.read(SEGMENT_PLAIN_BYTES) if len(plain) == SEGMENT_PLAIN_BYTES else b""
+                end = RangeEnd.OPEN if following else RangeEnd.LAST
+                nursery.start_soon(self._store, position, plain, end)
+                plain_bytes += len(plain)
+                position += 1
+                plain = following
+        if self._error is not None:
+            raise self._error
+        return plain_bytes
+
+    async def _store(self, position: int, plain: bytes | bytearray | memoryview, end: RangeEnd) -> None:
+        try:
+            ciphertext = await trio.to_thread.run_sync(self._seal, position, plain, end)
+            self._stored[position] = segment = await self._writer.store(ciphertext)
+            await self._writer.release(segment)
+        except GrandestError as error:
+            self._error = error
+        finally:
+            self._window.release()
+
+    def _seal(self, position: int, plain: bytes | bytearray | memoryview, end: RangeEnd) -> bytearray:
+        ciphertext = bytearray(sealed_bytes(len(plain)))
+        seal_range(self._sealing_key, plain, position * SEGMENT_FRAMES, end, ciphertext)
+        return ciphertext
+
+
+def _fresh(plain_bytes: int) -> tuple[ObjectKey, Sealing]:
+    """Draw an object's key and the salt of its one sealing."""
+    salt = SealingSalt(secrets.token_bytes(32))
+    return ObjectKey(SecretKey(secrets.token_bytes(32))), Sealing(salt=salt, plain_bytes=plain_bytes)
+
+
+def _ready_object(new: NewObject, object_key: ObjectKey, sealing: Sealing, tenant: TenantId) -> ReadyObject:
+    version_id = VersionId(secrets.token_bytes(16))
+    modified_ms = new.modified_ms if new.modified_ms is not None else Milliseconds(time.time_ns() // 1_000_000)
+    object_record = ObjectRecord(
+        name=new.name,
+        plain_bytes=sealing.plain_bytes,
+        etag=version_id.hex(),
+        content_type=new.content_type,
+        user_metadata=new.user_metadata,
+        modified_ms=modified_ms,
+        sealings=(sealing,),
+    )
+    sealed = seal_record(object_record, object_key, new.keys, SealingSalt(secrets.token_bytes(32)))
+    return ReadyObject(
+        bucket_tag=new.keys.tag,
+        name_tag=name_tag(new.keys.tag_key, new.name),
+        version_id=version_id,
+        condition=new.condition,
+        sealed_record=sealed,
+        record_address=record_address(tenant, version_id, sealed),
+        extents=(),
+    )

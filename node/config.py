@@ -1,0 +1,267 @@
+"""A node's home directory and its settings: read once, typed, frozen.
+
+HOME/
+    config.toml     optional; every setting below has a default
+    genesis         the chain's first record, the same file at every member
+    keys/           signing, network: secret, mode 0600 (node/keys.py); back them up in a safe
+    signer          what was signed last (node/signer.py); never copy it, never restore it
+    wal/            the inputs of the current height (node/write_ahead_log.py)
+    chain/          blocks, ledger and state tree (LevelDB)
+    units/ index/   shards (LevelDB)
+    records/        sealed, erasable metadata (LevelDB)
+    log             what the process wrote when it runs under `testnet up`
+    lock            held while the node runs
+
+config.toml, all optional:
+
+    seat = 3                        refused at start if the keys belong to another seat
+    genesis_hash = "hex"            refused at start if HOME/genesis has another hash
+    listen_host = "0.0.0.0"         where libp2p and the shard channel listen; default: the seat's host of genesis
+    libp2p_port, shard_port         default: the seat's ports of genesis
+    api_host, api_port              default: 127.0.0.1 and the seat's port of genesis
+    reserve_bytes = 67108864        disk kept free for consensus
+    log_level = "info"              debug, info, warning, error
+    log_format = "text"             text, json
+    [peers.5]                       another member reached elsewhere than genesis says
+    host = "10.0.0.5"
+    libp2p_port = 4001
+    shard_port = 4002
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from consensus.errors import RejectionError
+from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash, genesis_members
+from consensus.identifiers import GenesisHash, MemberIndex
+from consensus.members import MemberSet
+from node.errors import ConfigurationError
+from node.keys import OperatorKeys, load_keys
+from storage.genesis import Seat, StorageGenesis, storage_genesis
+from storage.stores.leveldb import RESERVE_BYTES_DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+CONFIG_BYTES_MAX: Final = 1024 * 1024
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class LogLevel(StrEnum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """For whom the log is written: people or collectors."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class PeerOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where this node reaches another member, if not where genesis says."""
+
+    host: str | None = None
+    libp2p_port: Port | None = None
+    shard_port: Port | None = None
+
+
+class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """config.toml as it is written; an unknown setting is refused, so that a typing error is not silent."""
+
+    seat: Annotated[int, Meta(ge=0, le=63)] | None = None
+    genesis_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    listen_host: str | None = None
+    libp2p_port: Port | None = None
+    shard_port: Port | None = None
+    api_host: str = "127.0.0.1"
+    api_port: Port | None = None
+    reserve_bytes: Annotated[int, Meta(ge=0)] = RESERVE_BYTES_DEFAULT
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.TEXT
+    peers: dict[str, PeerOverride] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatAddress:
+    """Where a member is reached, after overrides."""
+
+    seat: MemberIndex
+    host: str
+    libp2p_port: int
+    shard_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything a node knows when it starts; nothing of it changes afterwards."""
+
+    home: Path
+    genesis: Genesis
+    genesis_hash: GenesisHash
+    storage_genesis: StorageGenesis
+    members: MemberSet
+    seat: MemberIndex
+    keys: OperatorKeys
+    listen_host: str
+    libp2p_port: int
+    shard_port: int
+    api_host: str
+    api_port: int
+    reserve_bytes: int
+    log_level: LogLevel
+    log_format: LogFormat
+    peers: tuple[SeatAddress, ...]
+    """Every other member, in seat order."""
+
+    @property
+    def own_seat(self) -> Seat:
+        """This node's seat as genesis describes it."""
+        return self.storage_genesis.seats[self.seat]
+
+
+def load_config(home: Path) -> NodeConfig:
+    """Read a home directory.
+
+    Raises:
+        ConfigurationError: Something is missing, unreadable, or does not fit together; the message says what to do.
+    """
+    if not home.is_dir():
+        raise ConfigurationError(f"{home} is not a directory: make one with `grandest testnet up` or `operator init`")
+    settings = read_config_file(home / "config.toml")
+    genesis = read_genesis(home / "genesis")
+    pin = genesis_hash(genesis)
+    if settings.genesis_hash is not None and settings.genesis_hash != pin.hex():
+        raise ConfigurationError(
+            f"{home / 'genesis'} has the hash {pin.hex()}, config.toml pins {settings.genesis_hash}: wrong genesis file"
+        )
+    keys = load_keys(home / "keys")
+    storage = _storage_part(genesis)
+    seat = _own_seat(home, settings, genesis, storage, keys)
+    own = storage.seats[seat]
+    return NodeConfig(
+        home=home,
+        genesis=genesis,
+        genesis_hash=pin,
+        storage_genesis=storage,
+        members=genesis_members(genesis),
+        seat=seat,
+        keys=keys,
+        listen_host=settings.listen_host or own.host,
+        libp2p_port=settings.libp2p_port or own.libp2p_port,
+        shard_port=settings.shard_port or own.shard_port,
+        api_host=settings.api_host,
+        api_port=settings.api_port or own.api_port,
+        reserve_bytes=settings.reserve_bytes,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+        peers=_peer_addresses(settings, storage, seat),
+    )
+
+
+def read_config_file(path: Path) -> ConfigFile:
+    """Read config.toml; an absent file means all defaults."""
+    try:
+        encoded = path.read_bytes()
+    except FileNotFoundError:
+        return ConfigFile()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    if len(encoded) > CONFIG_BYTES_MAX:
+        raise ConfigurationError(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")
+    try:
+        return msgspec.convert(tomllib.loads(encoded.decode()), ConfigFile, strict=True)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def read_genesis(path: Path) -> Genesis:
+    """Read a genesis file or raise ConfigurationError."""
+    try:
+        with path.open("rb") as stream:
+            encoded = stream.read(GENESIS_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}): copy it from another member") from error
+    try:
+        return decode_genesis(encoded)
+    except RejectionError as error:
+        raise ConfigurationError(f"{path} is no genesis ({error.detail}): copy it from another member") from error
+
+
+@contextmanager
+def locked_home(home: Path) -> Generator[None]:
+    """Hold the home for this process alone.
+
+    Raises:
+        ConfigurationError: Another process holds it, or it cannot be written.
+    """
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{home} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigurationError(f"{home} is in use by another node: stop it, or name another home") from error
+    finally:
+        os.close(descriptor)
+
+
+def _storage_part(genesis: Genesis) -> StorageGenesis:
+    try:
+        part = storage_genesis(genesis)
+    except RejectionError as error:
+        raise ConfigurationError(f"genesis has no readable seats: {error.detail}") from error
+    if len(part.seats) != len(genesis.members):
+        raise ConfigurationError(f"genesis has {len(part.seats)} seats for {len(genesis.members)} members")
+    return part
+
+
+def _own_seat(
+    home: Path, settings: ConfigFile, genesis: Genesis, storage: StorageGenesis, keys: OperatorKeys
+) -> MemberIndex:
+    if keys.signing.public not in genesis.members:
+        raise ConfigurationError(
+            f"the signing key in {home / 'keys'} holds no seat of this genesis: wrong key or genesis"
+        )
+    seat = MemberIndex(genesis.members.index(keys.signing.public))
+    if settings.seat is not None and settings.seat != seat:
+        raise ConfigurationError(f"config.toml says seat {settings.seat}, the signing key belongs to seat {seat}")
+    if storage.seats[seat].network_key != keys.network.public:
+        raise ConfigurationError(f"the network key in {home / 'keys'} is not that of seat {seat} in genesis")
+    return seat
+
+
+def _peer_addresses(settings: ConfigFile, storage: StorageGenesis, own: MemberIndex) -> tuple[SeatAddress, ...]:
+    known = {str(index) for index in range(len(storage.seats))}
+    if strangers := sorted(set(settings.peers) - known):
+        raise ConfigurationError(f"config.toml: [peers.{strangers[0]}] is no seat of this genesis")
+    found: list[SeatAddress] = []
+    for index, seat in enumerate(storage.seats):
+        override = settings.peers.get(str(index), PeerOverride())
+        found.append(
+            SeatAddress(
+                seat=MemberIndex(index),
+                host=override.host or seat.host,
+                libp2p_port=override.libp2p_port or seat.libp2p_port,
+                shard_port=override.shard_port or seat.shard_port,
+            )
+        )
+    return tuple(address for address in found if address.seat != own)

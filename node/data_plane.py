@@ -1,0 +1,214 @@
+"""The bulk side of a node: its shards, who may reach them, and the tasks that keep them whole.
+
+Nothing here blocks the agreement: requests run in worker threads of their own, on a port of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from consensus.errors import RejectionError
+from node.client.holders import HolderPool
+from node.client.reading import SegmentReader
+from node.client.shard_links import dialler
+from node.completion_task import CompletionTask
+from node.holder import Holder, HolderIdentity
+from node.network.certificates import key_of_certificate
+from node.network.shard_channel import ShardServer
+from node.own_shards import OwnColumns
+from node.purge_task import PurgeTask
+from node.repair_task import RepairTask
+from node.submission import Submission
+from storage.identifiers import COLUMNS_MAX, SeatIndex
+from storage.stores.leveldb import LevelOptions
+from storage.stores.units import LevelShardStore
+from storage.tenants import has_granted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consensus.identifiers import Height, PublicKey, TransactionId
+    from node.config import NodeConfig
+    from node.node_chain import Appended
+    from storage.genesis import Seat
+    from storage.identifiers import SegmentId, TenantId
+    from storage.stores.blocks import ChainStore
+    from storage.stores.protocols import ShardName
+    from storage.stores.records import RecordStore
+
+LOGGER = logging.getLogger(__name__)
+
+ACCEPT_CHECK_S: Final = 1.0
+"""Grants change with blocks; the accepted certificates follow at most this much later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderView:
+    """Implements HolderChain on the ledger after the last block."""
+
+    store: ChainStore
+    members: frozenset[PublicKey]
+
+    def height(self) -> Height:
+        """Return the height of this node's ledger."""
+        return self.store.tip.height
+
+    def is_member(self, peer: PublicKey) -> bool:
+        """Tell whether a network key is a seat's."""
+        return peer in self.members
+
+    def is_granted(self, peer: PublicKey, tenant: TenantId) -> bool:
+        """Tell whether a key acts for a tenant."""
+        return has_granted(self.store, tenant, peer)
+
+    def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
+        """Return those of the segments that are live on the chain."""
+        return frozenset(name for name in segment_ids if self.store.segment(name) is not None)
+
+
+def open_shards(config: NodeConfig) -> LevelShardStore:
+    """Open HOME/units and HOME/index; blocks. Raises StoreUnavailableError."""
+    return LevelShardStore(
+        config.home,
+        options=LevelOptions(reserve_bytes=config.reserve_bytes),
+        uncommitted_bytes_max=config.storage_genesis.parameters.uncommitted_bytes_max,
+    )
+
+
+def column_count(config: NodeConfig) -> int:
+    """Return how many columns every segment of this chain has."""
+    return min(len(config.storage_genesis.seats), COLUMNS_MAX)
+
+
+class DataPlane:
+    """Holder, its server, and the tasks around them; run() starts them."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        chain: ChainStore,
+        records: RecordStore,
+        shards: LevelShardStore,
+        submit: Callable[[Submission], TransactionId],
+    ) -> None:
+        self._config = config
+        self._chain = chain
+        self._shards = shards
+        self._submit = submit
+        self._seats = tuple(SeatIndex(index) for index in range(len(config.storage_genesis.seats)))
+        self._columns = column_count(config)
+        self._own = OwnColumns(shards, chain, self._columns)
+        view = HolderView(store=chain, members=frozenset(seat.network_key for seat in config.storage_genesis.seats))
+        identity = HolderIdentity(
+            seat=SeatIndex(config.seat),
+            signing_key=config.keys.signing,
+            genesis_hash=config.genesis_hash,
+            receipt_heights=config.storage_genesis.parameters.receipt_heights,
+        )
+        self.holder = Holder(identity=identity, shards=shards, records=records, chain=view, on_corrupt=self._on_corrupt)
+        self.server = ShardServer(config.keys.network, self.holder)
+        self.purge = PurgeTask(self._own)
+        self.completion = CompletionTask(
+            seat=SeatIndex(config.seat),
+            admitted=self._seats,
+            columns=self._columns,
+            ledger=chain,
+            shards=self._own,
+            tip_height=view.height,
+            signing_key=config.keys.signing,
+            genesis_hash=config.genesis_hash,
+            submit=self._submit_own,
+        )
+        self.repair: RepairTask | None = None
+        self._accepted: frozenset[bytes] = frozenset()
+
+    def on_appended(self, appended: Appended) -> None:
+        """Learn what a block committed and freed."""
+        self.purge.announce(appended.height, appended.committed_segments, appended.freed_segments)
+        if self.repair is not None and appended.committed_segments:
+            self.repair.announce(appended.committed_segments)
+
+    def bytes_held(self) -> int:
+        """Return the shard bytes on this node (blocks)."""
+        return self._shards.bytes_held()
+
+    async def listen(self) -> None:
+        """Take the shard port; raises ConfigurationError."""
+        await self._accept()
+        await self.server.listen(self._config.listen_host, self._config.shard_port)
+
+    async def run(self) -> None:
+        """Serve, repair, complete and purge until cancelled."""
+        async with trio.open_nursery() as nursery:
+            live_min = self._config.members.budget.quorum - 1
+            pool = HolderPool(self._seats, dialler(self._dialled_seats(), self._config.keys.network, nursery), live_min)
+            pool.exclude(SeatIndex(self._config.seat))
+            self.repair = RepairTask(
+                seat=SeatIndex(self._config.seat),
+                admitted=self._seats,
+                columns=self._columns,
+                ledger=self._chain,
+                shards=self._own,
+                reader=SegmentReader(pool, self._seats, self._columns),
+                completion=self.completion,
+            )
+            nursery.start_soon(self.server.serve)
+            nursery.start_soon(self._follow_grants)
+            nursery.start_soon(pool.run)
+            nursery.start_soon(self.repair.run)
+            nursery.start_soon(self.completion.run)
+            nursery.start_soon(self.purge.run)
+
+    async def _submit_own(self, transaction: bytes) -> None:
+        self._submit(Submission(transaction=transaction, records=()))
+
+    def _on_corrupt(self, name: ShardName) -> None:
+        LOGGER.warning("column %d of segment %s is damaged here: rebuilding it", name.column, name.segment_id.hex())
+        self._own.note_damaged(name.segment_id, name.column)
+        if self.repair is not None:
+            self.repair.announce([name.segment_id])
+
+    async def _follow_grants(self) -> None:
+        height = self._chain.tip.height
+        while True:
+            await trio.sleep(ACCEPT_CHECK_S)
+            if self._chain.tip.height != height:
+                height = self._chain.tip.height
+                await self._accept()
+
+    async def _accept(self) -> None:
+        """Accept the members' certificates and those of granted clients."""
+        certificates = await trio.to_thread.run_sync(self._certificates)
+        if certificates != self._accepted:
+            self._accepted = certificates
+            self.server.accept_only(certificates)
+
+    def _certificates(self) -> frozenset[bytes]:
+        """Return what may connect; a grant may carry bytes that are no certificate, and harms nobody else by it."""
+        found = {seat.certificate for seat in self._config.storage_genesis.seats}
+        for tenant, _ in self._chain.tenants():
+            found |= {
+                grant.certificate for _, grant in self._chain.grants(tenant) if _is_certificate(grant.certificate)
+            }
+        return frozenset(found)
+
+    def _dialled_seats(self) -> list[Seat]:
+        """Return the seats as this node reaches them, overrides of its configuration included."""
+        seats = list(self._config.storage_genesis.seats)
+        for peer in self._config.peers:
+            seats[peer.seat] = msgspec.structs.replace(seats[peer.seat], host=peer.host, shard_port=peer.shard_port)
+        return seats
+
+
+def _is_certificate(certificate: bytes) -> bool:
+    try:
+        key_of_certificate(certificate)
+    except RejectionError:
+        return False
+    return True

@@ -1,0 +1,21 @@
+"""What may go wrong in one operator's process."""
+
+from __future__ import annotations
+
+from consensus.errors import GrandestError
+
+
+class NodeError(GrandestError):
+    """The node cannot do what was asked."""
+
+
+class ConfigurationError(NodeError):
+    """Settings, home directory or clock forbid starting; the message says what to do."""
+
+
+class PeerUnreachableError(NodeError):
+    """A peer did not answer in time."""
+
+
+class WriteAheadLogError(NodeError):
+    """The log or signer record is damaged; the message names the recovery command."""

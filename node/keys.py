@@ -1,0 +1,85 @@
+"""An operator's two secret keys on disk, and the only code that reads or writes their files.
+
+HOME/keys/signing signs votes, receipts and the seat's transactions; HOME/keys/network is the libp2p identity and the
+TLS certificate's key. Each file: 64 hex digits (the 32-byte seed of RFC 8032) and a newline, mode 0600.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from consensus.signing import SigningKey
+from node.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEED_BYTES: Final = 32
+SIGNING_NAME: Final = "signing"
+NETWORK_NAME: Final = "network"
+OTHERS_MASK: Final = 0o077
+"""Mode bits that would let another account of the machine read a secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorKeys:
+    """The two secrets of a seat; both print their public half only."""
+
+    signing: SigningKey
+    network: SigningKey
+
+
+def create_keys(directory: Path) -> OperatorKeys:
+    """Draw both keys and write their files; refuses to overwrite any.
+
+    Raises:
+        ConfigurationError: A key file exists already, or the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        signing = write_key(directory / SIGNING_NAME, secrets.token_bytes(SEED_BYTES))
+        network = write_key(directory / NETWORK_NAME, secrets.token_bytes(SEED_BYTES))
+    except OSError as error:
+        raise ConfigurationError(f"cannot write keys under {directory}: {error.strerror}") from error
+    return OperatorKeys(signing=signing, network=network)
+
+
+def load_keys(directory: Path) -> OperatorKeys:
+    """Read both keys.
+
+    Raises:
+        ConfigurationError: Missing, unreadable, readable by others, or not 64 hex digits.
+    """
+    return OperatorKeys(signing=read_key(directory / SIGNING_NAME), network=read_key(directory / NETWORK_NAME))
+
+
+def write_key(path: Path, seed: bytes) -> SigningKey:
+    """Write a seed to a new file, durably, and return its key; raises FileExistsError rather than replace a secret."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(seed.hex() + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    return SigningKey(seed)
+
+
+def read_key(path: Path) -> SigningKey:
+    """Read one key file or raise ConfigurationError."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(f"key file {path} cannot be read ({reason}): restore it from the safe") from error
+    if mode & OTHERS_MASK:
+        raise ConfigurationError(f"key file {path} is readable by others: chmod 600 {path}")
+    try:
+        seed = bytes.fromhex(text)
+    except ValueError:
+        seed = b""
+    if len(seed) != SEED_BYTES:
+        raise ConfigurationError(f"key file {path} is damaged: restore it from the safe")
+    return SigningKey(seed)

@@ -1,0 +1,148 @@
+"""What other members send, decoded and proven before it is queued: signatures, certificates, turns, own name.
+
+A message that breaks a rule raises RejectionError and costs its bearer the connection. A message signed by this very
+seat that this process did not sign raises SecondCopyError: another copy of the seat runs, and both must not vote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, assert_never
+
+from consensus.blocks import header_hash
+from consensus.certificates import (
+    CommitCertificate,
+    PolkaCertificate,
+    RoundCertificate,
+    bitmap_members,
+    check_commit,
+    check_polka,
+    check_round_certificate,
+)
+from consensus.errors import RejectionError, RejectionReason
+from consensus.messages import (
+    CommitMessage,
+    PolkaMessage,
+    ProposalMessage,
+    RoundMessage,
+    VoteMessage,
+)
+from consensus.proposals import check_proposal
+from consensus.votes import check_vote
+from node.errors import NodeError
+from node.signer import Position, Step, position_of
+
+if TYPE_CHECKING:
+    from consensus.identifiers import Height, MemberIndex, Signature
+    from consensus.members import MemberSet
+    from consensus.turns import ProposerOrder
+    from node.signer import Signer
+
+SEEN_MAX: Final = 4_096
+"""Messages of a height remembered, so that repetitions are not verified again."""
+
+AgreementMessage = ProposalMessage | VoteMessage | PolkaMessage | CommitMessage | RoundMessage
+
+
+class SecondCopyError(NodeError):
+    """Another process signs with this seat's key: stop one of them."""
+
+
+def height_of(message: AgreementMessage) -> Height:
+    """Return the height that a message is about."""
+    match message:
+        case ProposalMessage(signed=signed):
+            return signed.proposal.height
+        case VoteMessage(signed=signed):
+            return signed.vote.height
+        case PolkaMessage() | CommitMessage() | RoundMessage():
+            return message.certificate.height
+        case _:
+            assert_never(message)
+
+
+class MessageGate:
+    """Checks messages of agreement once each."""
+
+    __slots__ = ("_me", "_members", "_seen", "_signer", "_turns")
+
+    def __init__(self, members: MemberSet, turns: ProposerOrder, me: MemberIndex, signer: Signer) -> None:
+        self._members = members
+        self._turns = turns
+        self._me = me
+        self._signer = signer
+        self._seen: dict[AgreementMessage, None] = {}
+
+    def admit(self, message: AgreementMessage) -> bool:
+        """Prove a message; False for a repetition.
+
+        Raises:
+            RejectionError: It is not what it claims to be.
+            SecondCopyError: This seat signed it, elsewhere.
+        """
+        if message in self._seen:
+            return False
+        self._check(message)
+        self._seen[message] = None
+        if len(self._seen) > SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+    def forget(self) -> None:
+        """A new height: repetitions of the old one are not queued any more."""
+        self._seen.clear()
+
+    def check_own(self, certificate: CommitCertificate | PolkaCertificate | RoundCertificate) -> None:
+        """Raise SecondCopyError if a proven certificate holds a signature of this seat that it did not make here."""
+        if isinstance(certificate, RoundCertificate):
+            for signed in certificate.votes:
+                if signed.vote.member == self._me:
+                    self._check_position(position_of(signed.vote), signed.signature)
+            return
+        members = bitmap_members(certificate.members)
+        if self._me in members:
+            step = Step.PREVOTE if isinstance(certificate, PolkaCertificate) else Step.PRECOMMIT
+            position = Position(height=certificate.height, round=certificate.round, step=step)
+            self._check_position(position, certificate.signatures[members.index(self._me)])
+
+    def _check(self, message: AgreementMessage) -> None:
+        match message:
+            case VoteMessage(signed=signed):
+                check_vote(signed, self._members)
+                if signed.vote.member == self._me:
+                    self._check_position(position_of(signed.vote), signed.signature)
+            case ProposalMessage():
+                self._check_proposal(message)
+            case PolkaMessage(certificate=certificate):
+                check_polka(certificate, self._members)
+                self.check_own(certificate)
+            case CommitMessage(certificate=certificate):
+                check_commit(certificate, self._members)
+                self.check_own(certificate)
+            case RoundMessage(certificate=certificate):
+                check_round_certificate(certificate, self._members)
+                self.check_own(certificate)
+            case _:
+                assert_never(message)
+
+    def _check_proposal(self, message: ProposalMessage) -> None:
+        proposal = message.signed.proposal
+        expected = self._turns.proposer(proposal.height, proposal.round)
+        if proposal.proposer != expected:
+            detail = f"member {proposal.proposer} in round {proposal.round}, turn of {expected}"
+            raise RejectionError(RejectionReason.WRONG_PROPOSER, detail)
+        check_proposal(message.signed, self._members)
+        if header_hash(message.block.header) != proposal.block_hash:
+            raise RejectionError(RejectionReason.MALFORMED, "the block beside a proposal is another")
+        if message.polka is not None:
+            check_polka(message.polka, self._members)
+            if (message.polka.block_hash, message.polka.round) != (proposal.block_hash, proposal.valid_round):
+                raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the polka beside a proposal is another's")
+        if proposal.proposer == self._me:
+            self._check_position(position_of(proposal), message.signed.signature)
+
+    def _check_position(self, position: Position, signature: Signature) -> None:
+        if self._signer.is_stranger(position, signature):
+            raise SecondCopyError(
+                f"seat {self._me} signed {position} but not in this process: another copy of this seat is running;"
+                " stop it, and start this one again"
+            )

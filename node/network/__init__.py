@@ -1,0 +1,1 @@
+"""libp2p for what is small and prompt, the shard channel for bulk."""

@@ -1,0 +1,109 @@
+"""Frames on a stream: length, then bytes; bounded, timed and refused by reason.
+
+Layout: 4 bytes big-endian length n, then n bytes. n = 0 is a keepalive and never reaches the shell.
+
+Rules
+- F1. A length above the stream's limit is refused before a byte of the frame is read (OVERSIZED).
+- F2. A stream that ends inside a frame is refused (MALFORMED); between two frames it is an orderly end.
+- F3. One deadline covers a frame from the wait for its length to its last byte, so dribbling buys no time.
+- F4. Memory follows the bytes that arrived, never the length that was announced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.network.stream.exceptions import StreamEOF, StreamError
+
+from consensus.errors import RejectionError, RejectionReason
+from node.errors import PeerUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LENGTH_BYTES: Final = 4
+KEEPALIVE: Final = bytes(LENGTH_BYTES)
+"""The frame of no bytes."""
+READ_BYTES: Final = 256 * 1024
+"""One read takes at most yamux's default window."""
+
+
+class ByteStream(Protocol):
+    """What is needed of a libp2p stream."""
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return 1 to n bytes."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it."""
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """Return a frame around a payload of at most 2**32 - 1 bytes."""
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+async def write_frames(stream: ByteStream, payloads: Sequence[bytes], *, deadline_s: float) -> None:
+    """Send frames in one write.
+
+    Raises:
+        PeerUnreachableError: The stream is gone, or the peer did not take the bytes in time.
+    """
+    try:
+        with trio.fail_after(deadline_s):
+            await stream.write(b"".join(encode_frame(payload) for payload in payloads))
+    except (BaseLibp2pError, trio.TooSlowError, OSError) as error:
+        raise PeerUnreachableError(f"write failed: {error or type(error).__name__}") from error
+
+
+class FrameReader:
+    """Reads one stream frame by frame."""
+
+    __slots__ = ("_buffer", "_bytes_max", "_stream")
+
+    def __init__(self, stream: ByteStream, bytes_max: int) -> None:
+        self._stream = stream
+        self._bytes_max = bytes_max
+        self._buffer = bytearray()
+
+    async def next_frame(self, *, deadline_s: float) -> bytes | None:
+        """Return the next frame, None when the peer ended the stream between two.
+
+        Raises:
+            RejectionError: OVERSIZED or MALFORMED.
+            PeerUnreachableError: The stream broke.
+            trio.TooSlowError: No whole frame came in time.
+        """
+        with trio.fail_after(deadline_s):
+            if not await self._fill(LENGTH_BYTES):
+                return None
+            frame_bytes = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+            if frame_bytes > self._bytes_max:
+                detail = f"frame of {frame_bytes} bytes, at most {self._bytes_max}"
+                raise RejectionError(RejectionReason.OVERSIZED, detail)
+            await self._fill(LENGTH_BYTES + frame_bytes)
+        frame = bytes(memoryview(self._buffer)[LENGTH_BYTES : LENGTH_BYTES + frame_bytes])
+        del self._buffer[: LENGTH_BYTES + frame_bytes]
+        return frame
+
+    async def _fill(self, wanted_bytes: int) -> bool:
+        """Read until the buffer has what is wanted; False if the stream ended with nothing in it."""
+        while len(self._buffer) < wanted_bytes:
+            chunk = await self._read()
+            if not chunk:
+                if not self._buffer:
+                    return False
+                raise RejectionError(RejectionReason.MALFORMED, "the stream ended inside a frame")
+            self._buffer += chunk
+        return True
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._stream.read(READ_BYTES)
+        except StreamEOF:
+            return b""
+        except (StreamError, BaseLibp2pError, OSError) as error:
+            raise PeerUnreachableError(f"read failed: {error or type(error).__name__}") from error

@@ -1,0 +1,171 @@
+"""TLS 1.3 over a TCP stream with an SSLObject between memory BIOs: frames in, frames out.
+
+Measured at 1.3 to 1.4 times the rate of trio.SSLStream (FACTS): sends of 256 KiB are encrypted at once, and received
+bytes are decrypted straight into the frame's own buffer. One task may send while another receives; never two of either.
+
+On the wire, inside TLS: length (4, big-endian) || that many bytes. Deadlines are the caller's.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from consensus.errors import RejectionError, RejectionReason
+from node.errors import PeerUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from node.network.shard_messages import Buffer
+
+SEND_BYTES: Final = 256 * 1024
+RECEIVE_BYTES: Final = 256 * 1024
+LENGTH_BYTES: Final = 4
+
+
+class TlsPipe:
+    """One connection, either side."""
+
+    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, *, server_side: ssl.Purpose) -> None:
+        """Wrap a connected stream; CLIENT_AUTH makes this the answering side, SERVER_AUTH the dialling one."""
+        self._stream = stream
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side is ssl.Purpose.CLIENT_AUTH)
+
+    async def handshake(self) -> bytes:
+        """Finish the handshake and return the peer's certificate, DER.
+
+        Raises:
+            RejectionError: NOT_A_MEMBER when the peer's certificate is not accepted.
+            PeerUnreachableError: The peer closed, or does not speak TLS 1.3.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill()
+            except ssl.SSLCertVerificationError as error:
+                await self._flush_alert()
+                raise RejectionError(RejectionReason.NOT_A_MEMBER, f"certificate: {error.verify_message}") from error
+            except ssl.SSLError as error:
+                await self._flush_alert()
+                raise _broken(error) from error
+        await self._flush()
+        certificate = self._tls.getpeercert(binary_form=True)
+        if certificate is None:
+            raise RejectionError(RejectionReason.NOT_A_MEMBER, "no certificate shown")
+        return certificate
+
+    async def send_frame(self, parts: Sequence[Buffer]) -> None:
+        """Send one frame made of these buffers.
+
+        Raises:
+            PeerUnreachableError: The connection is gone. A cancelled send leaves it unusable.
+        """
+        length = sum(memoryview(part).nbytes for part in parts)
+        self._encrypt(memoryview(length.to_bytes(LENGTH_BYTES, "big")))
+        for part in parts:
+            view = memoryview(part)
+            for start in range(0, view.nbytes, SEND_BYTES):
+                self._encrypt(view[start : start + SEND_BYTES])
+                if self._outgoing.pending >= SEND_BYTES:
+                    await self._flush()
+        await self._flush()
+
+    async def receive_length(self, *, bytes_max: int) -> int | None:
+        """Wait for the next frame's length; None when the peer ended the connection between two frames.
+
+        Raises:
+            RejectionError: OVERSIZED, before a byte of the frame is read.
+            PeerUnreachableError: The connection broke.
+        """
+        prefix = bytearray(LENGTH_BYTES)
+        received = await self._receive_into(memoryview(prefix))
+        if received == 0:
+            return None
+        if received < LENGTH_BYTES:
+            raise PeerUnreachableError("connection ended inside a length")
+        length = int.from_bytes(prefix, "big")
+        if length > bytes_max:
+            raise RejectionError(RejectionReason.OVERSIZED, f"frame of {length} bytes, at most {bytes_max}")
+        return length
+
+    async def receive_exactly(self, length: int) -> memoryview:
+        """Return the next `length` bytes.
+
+        Raises:
+            PeerUnreachableError: The connection broke or ended before.
+        """
+        frame = memoryview(bytearray(length))
+        received = await self._receive_into(frame)
+        if received < length:
+            raise PeerUnreachableError(f"connection ended after {received} of {length} bytes")
+        return frame
+
+    async def aclose(self) -> None:
+        """Close at once; frames carry their lengths, so that no closing alert is needed."""
+        await trio.aclose_forcefully(self._stream)
+
+    async def _receive_into(self, target: memoryview) -> int:
+        """Fill the target; fewer bytes only at the end of the connection."""
+        received = 0
+        while received < target.nbytes:
+            try:
+                rest = target[received:]
+                read_bytes = cast("int", self._tls.read(rest.nbytes, rest))
+            except ssl.SSLWantReadError:
+                await self._fill()
+                continue
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                break
+            except ssl.SSLError as error:
+                raise _broken(error) from error
+            if read_bytes == 0:
+                break
+            received += read_bytes
+        return received
+
+    def _encrypt(self, plain: memoryview) -> None:
+        try:
+            written = self._tls.write(plain)
+        except ssl.SSLError as error:
+            raise _broken(error) from error
+        assert written == plain.nbytes, "a memory BIO takes all"
+
+    async def _fill(self) -> None:
+        try:
+            received = await self._stream.receive_some(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnreachableError("connection broken") from error
+        if received:
+            self._incoming.write(received)
+        else:
+            self._incoming.write_eof()
+
+    async def _flush_alert(self) -> None:
+        with suppress(PeerUnreachableError):  # the alert is a courtesy; what ends the handshake is known already
+            await self._flush()
+
+    async def _flush(self) -> None:
+        while pending := self._outgoing.read():
+            try:
+                await self._stream.send_all(pending)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise PeerUnreachableError("connection broken") from error
+
+
+def _broken(error: ssl.SSLError) -> PeerUnreachableError | RejectionError:
+    """An alert about our certificate means that the peer does not know us; TLS 1.3 tells at the first read."""
+    reason = str(error.reason)
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return RejectionError(RejectionReason.NOT_A_MEMBER, "no certificate shown")
+    if "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")):
+        return RejectionError(RejectionReason.NOT_GRANTED, f"the peer refused our certificate: {reason}")
+    return PeerUnreachableError(f"TLS: {reason}")

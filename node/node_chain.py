@@ -1,0 +1,105 @@
+"""What the consensus shell needs of the chain and its application, and how records find the entries they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from storage.records import record_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from consensus.blocks import Block, DecidedBlock
+    from consensus.chain import ChainTip
+    from consensus.evidence import Evidence
+    from consensus.identifiers import Height, Milliseconds, TransactionId
+    from consensus.proposals import Proposal
+    from storage.identifiers import RecordAddress, SegmentId, TenantId, VersionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordClaim:
+    """A record that a transaction references; its address is computed again from these."""
+
+    tenant: TenantId
+    version_id: VersionId
+    address: RecordAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """What a decided block changed beyond the state."""
+
+    height: Height
+    transaction_ids: tuple[TransactionId, ...]
+    committed_segments: tuple[SegmentId, ...]
+    freed_segments: tuple[SegmentId, ...]
+    erased_records: tuple[RecordAddress, ...]
+    added_records: tuple[RecordClaim, ...]
+    """Referenced since this block; whoever lacks one pulls it."""
+
+
+class NodeChain(Protocol):
+    """Blocks, ledger and records of this node. Methods that write or read much block: call them from a thread."""
+
+    @property
+    def tip(self) -> ChainTip:
+        """The last decided block."""
+        ...
+
+    def make_block(self, transactions: Sequence[bytes], evidence: Sequence[Evidence], now_ms: Milliseconds) -> Block:
+        """Return this seat's block on the tip."""
+        ...
+
+    def check_proposed(self, block: Block, proposal: Proposal, now_ms: Milliseconds) -> None:
+        """Raise RejectionError unless the block may follow the tip now; the clock counts for a fresh one alone."""
+        ...
+
+    def check_decided(self, decided: DecidedBlock) -> None:
+        """Raise RejectionError unless the block follows the tip and is proven decided."""
+        ...
+
+    def append(self, decided: DecidedBlock) -> Appended:
+        """Apply a decided block durably (blocks)."""
+        ...
+
+    def decided_block(self, height: Height) -> DecidedBlock | None:
+        """Return a block of the chain (blocks)."""
+        ...
+
+    def check_admissible(self, transaction: bytes) -> None:
+        """Raise RejectionError if the next block could not hold this transaction, or only as a failed one."""
+        ...
+
+    def record_claims(self, transaction: bytes) -> tuple[RecordClaim, ...]:
+        """Return the records that a transaction references, in its order."""
+        ...
+
+    def read_records(self, addresses: Sequence[RecordAddress]) -> dict[RecordAddress, bytes]:
+        """Return those of the records that are here (blocks)."""
+        ...
+
+    def write_records(self, records: Mapping[RecordAddress, bytes]) -> None:
+        """Keep records durably (blocks)."""
+        ...
+
+    def erase_records(self, addresses: Sequence[RecordAddress]) -> None:
+        """Forget records (blocks)."""
+        ...
+
+
+def match_records(claims: Iterable[RecordClaim], records: Iterable[bytes]) -> dict[RecordAddress, bytes]:
+    """Return the records that hash to their claim.
+
+    Senders keep the order of the claims and may leave some out, so one walk over both finds every match; whatever is
+    out of order or belongs to nobody is ignored and pulled again.
+    """
+    found: dict[RecordAddress, bytes] = {}
+    remaining = iter(claims)
+    for sealed in records:
+        for claim in remaining:
+            if record_address(claim.tenant, claim.version_id, sealed) == claim.address:
+                found[claim.address] = sealed
+                break
+    return found

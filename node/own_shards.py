@@ -1,0 +1,108 @@
+"""This seat's columns: the shard store seen with the ledger's eyes, for repair, completion and purge.
+
+Every method blocks and is thread-safe as its store is: call it from a worker thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from storage.identifiers import ColumnIndex
+from storage.segments import SegmentShape
+from storage.stores.protocols import ShardName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from consensus.identifiers import Height
+    from node.repair_task import SegmentLedger
+    from storage.identifiers import SegmentId
+    from storage.state import SegmentState
+    from storage.stores.protocols import ShardStore
+
+    Buffer = bytes | bytearray | memoryview
+
+COMPACT_BYTES: Final = 64 * 1024 * 1024
+"""Deleted bytes worth a compaction: LevelDB gives space back to the disk only then."""
+DELETED_AT_ONCE: Final = 256
+
+
+class OwnColumns:
+    """Implements OwnShards and PurgedShards over a ShardStore."""
+
+    def __init__(self, store: ShardStore, ledger: SegmentLedger, columns: int) -> None:
+        """Look at one seat's store; every segment has `columns` columns."""
+        self._store = store
+        self._ledger = ledger
+        self._columns = columns
+        self._lock = threading.Lock()
+        self._damaged: set[ShardName] = set()
+        self._deleted_bytes = 0
+
+    def note_damaged(self, segment_id: SegmentId, column: ColumnIndex) -> None:
+        """Learn that a leaf of a shard is not what was stored: it counts as missing until it is rebuilt."""
+        with self._lock:
+            self._damaged.add(ShardName(segment_id, column))
+
+    def has_shard(self, segment_id: SegmentId, column: ColumnIndex) -> bool:
+        """Say whether the whole shard is stored and nothing of it is known to be damaged."""
+        name = ShardName(segment_id, column)
+        with self._lock:
+            if name in self._damaged:
+                return False
+        return self._store.describe(name) is not None
+
+    def replace_shard(self, segment_id: SegmentId, state: SegmentState, column: ColumnIndex, shard: Buffer) -> None:
+        """Store a rebuilt shard durably in place of whatever is there."""
+        name = ShardName(segment_id, column)
+        shape = SegmentShape(state.segment_bytes, state.k, self._columns)
+        self._store.restore(name, state.tenant, shape, state.roots[column], shard)
+        with self._lock:
+            self._damaged.discard(name)
+
+    def settle_segments(self, segment_ids: Sequence[SegmentId]) -> None:
+        """Note that the chain has committed these segments: their shards count against no limit any more."""
+        self._store.settle(self._names(segment_ids))
+
+    def delete_segments(self, segment_ids: Sequence[SegmentId]) -> None:
+        """Delete all columns of these segments; absent ones are no error."""
+        self._delete([name for name in self._names(segment_ids) if self._store.describe(name) is not None])
+
+    def collect_expired(self, height: Height) -> None:
+        """Settle or delete shards whose receipts have expired, by whether the chain has their segment."""
+        expired = [shard.name for shard in self._store.uncommitted() if shard.expiry_height < height]
+        live = [name for name in expired if self._ledger.segment(name.segment_id) is not None]
+        if live:
+            self._store.settle(live)
+        self._delete([name for name in expired if name not in live])
+
+    def sweep_dead(self) -> None:
+        """Delete the shards of segments that were freed while this process was down; at the start, once caught up."""
+        waiting = {shard.name for shard in self._store.uncommitted()}
+        dead: list[ShardName] = []
+        committed: list[ShardName] = []
+        for name in self._store.names():
+            is_live = self._ledger.segment(name.segment_id) is not None
+            if is_live and name in waiting:
+                committed.append(name)
+            elif not is_live and name not in waiting:
+                dead.append(name)
+        if committed:
+            self._store.settle(committed)
+        self._delete(dead)
+
+    def _names(self, segment_ids: Iterable[SegmentId]) -> list[ShardName]:
+        return [
+            ShardName(segment_id, ColumnIndex(column)) for segment_id in segment_ids for column in range(self._columns)
+        ]
+
+    def _delete(self, names: Sequence[ShardName]) -> None:
+        for start in range(0, len(names), DELETED_AT_ONCE):
+            part = names[start : start + DELETED_AT_ONCE]
+            described = [shard for name in part if (shard := self._store.describe(name)) is not None]
+            self._store.delete(part)
+            self._deleted_bytes += sum(shard.shape.shard_bytes for shard in described)
+        if self._deleted_bytes >= COMPACT_BYTES:
+            self._deleted_bytes = 0
+            self._store.compact()

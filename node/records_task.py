@@ -1,0 +1,115 @@
+"""Records that this node lacks are pulled from members: after catch-up, and when a decision came before its records.
+
+At the start every live entry's record is looked for once; afterwards only what blocks add. Addresses are recomputed
+from what comes, so a lying member is merely asked in vain.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from consensus.errors import RejectionError
+from consensus.messages import RECORD_ADDRESSES_MAX, RecordsRequest, RecordsResponse
+from node.catch_up_task import ask
+from node.errors import PeerUnreachableError
+from node.node_chain import RecordClaim, match_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consensus.identifiers import MemberIndex
+    from node.catch_up_task import Asker
+    from node.node_chain import Appended, NodeChain
+    from storage.identifiers import RecordAddress
+    from storage.stores.blocks import ChainStore
+
+LOGGER = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+SCAN_ENTRIES: Final = 1_024
+
+
+class RecordsTask:
+    """Keeps the records of live entries complete."""
+
+    def __init__(
+        self,
+        *,
+        chain: NodeChain,
+        store: ChainStore,
+        asker: Asker,
+        connected: Callable[[], list[MemberIndex]],
+    ) -> None:
+        self._chain = chain
+        self._store = store
+        self._asker = asker
+        self._connected = connected
+        self._wanted: dict[RecordAddress, RecordClaim] = {}
+        self._wake = trio.Event()
+
+    @property
+    def missing_count(self) -> int:
+        """Records known to be missing."""
+        return len(self._wanted)
+
+    def on_appended(self, appended: Appended) -> None:
+        """Look whether the records that a block added are here."""
+        for address in appended.erased_records:
+            self._wanted.pop(address, None)
+        for claim in appended.added_records:
+            self._wanted[claim.address] = claim
+        if appended.added_records:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Pull until cancelled."""
+        await trio.to_thread.run_sync(self._scan)
+        while True:
+            await trio.to_thread.run_sync(self._drop_present)
+            if not self._wanted:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                continue
+            before = len(self._wanted)
+            for member in self._connected():
+                await self._pull_from(member)
+                if not self._wanted:
+                    break
+            if len(self._wanted) == before:
+                await trio.sleep(RETRY_S)
+
+    def _scan(self) -> None:
+        for tenant, _ in self._store.tenants():
+            after = None
+            while page := self._store.entries(tenant, after=after, limit=SCAN_ENTRIES):
+                for entry in page:
+                    address = entry.state.record_address
+                    self._wanted[address] = RecordClaim(
+                        tenant=tenant, version_id=entry.state.version_id, address=address
+                    )
+                self._drop_present()
+                after = (page[-1].bucket_tag, page[-1].name_tag)
+
+    def _drop_present(self) -> None:
+        for address in self._chain.read_records(tuple(self._wanted)):
+            self._wanted.pop(address, None)
+
+    async def _pull_from(self, member: MemberIndex) -> None:
+        claims = tuple(self._wanted.values())[:RECORD_ADDRESSES_MAX]
+        if not claims:
+            return
+        try:
+            request = RecordsRequest(addresses=tuple(claim.address for claim in claims))
+            response = await ask(self._asker, member, request)
+        except (RejectionError, PeerUnreachableError) as error:
+            LOGGER.debug("member %d gives no records: %s", member, error)
+            return
+        if isinstance(response, RecordsResponse) and response.records:
+            found = match_records(claims, response.records)
+            if found:
+                await trio.to_thread.run_sync(self._chain.write_records, found)
+            for address in found:
+                self._wanted.pop(address, None)

@@ -1,0 +1,94 @@
+"""How a seat that lost its signer record votes again without ever contradicting what it signed before.
+
+q other members, asked with a fresh nonce, sign which height they have decided; each shows that block's commit
+certificate, so that a liar cannot name a height that does not exist and keep the seat silent for ever. The seat signs
+only above F = 2 + the highest of them: whatever it signed before the fire was at most two heights above what one
+honest member among them has decided.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from consensus.blocks import DecidedBlock, header_hash
+from consensus.certificates import check_commit
+from consensus.encoding import decode
+from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import Height, MemberIndex
+from consensus.messages import (
+    MESSAGE_BYTES_MAX,
+    NONCE_BYTES,
+    BlocksRequest,
+    BlocksResponse,
+    HeightRequest,
+    HeightResponse,
+    check_decided_height,
+)
+from node.catch_up_task import ask
+from node.errors import PeerUnreachableError
+
+if TYPE_CHECKING:
+    from consensus.members import MemberSet
+    from node.catch_up_task import Asker
+    from node.signer import Signer
+
+LOGGER = logging.getLogger(__name__)
+
+FLOOR_MARGIN: Final = 2
+RETRY_S: Final = 0.5
+
+
+async def rejoin(signer: Signer, members: MemberSet, seat: MemberIndex, asker: Asker) -> Height:
+    """Ask until q other members have answered, then write and return the floor.
+
+    Raises:
+        WriteAheadLogError: The record cannot be written.
+    """
+    LOGGER.warning("seat %d has keys but no signer record: it rejoins, and votes later", seat)
+    answers: dict[MemberIndex, Height] = {}
+    while len(answers) < members.budget.quorum:
+        async with trio.open_nursery() as nursery:
+            for index in range(members.budget.members):
+                member = MemberIndex(index)
+                if member != seat and member not in answers:
+                    nursery.start_soon(_ask_into, answers, asker, members, member)
+        if len(answers) < members.budget.quorum:
+            await trio.sleep(RETRY_S)
+    floor = Height(max(answers.values()) + FLOOR_MARGIN)
+    await trio.to_thread.run_sync(signer.set_floor, floor)
+    LOGGER.warning("seat %d rejoined: it signs above height %d", seat, floor)
+    return floor
+
+
+async def _ask_into(answers: dict[MemberIndex, Height], asker: Asker, members: MemberSet, member: MemberIndex) -> None:
+    try:
+        answers[member] = await _proven_height(asker, members, member)
+    except RejectionError as error:
+        LOGGER.info("member %d does not vouch for a height: %s", member, error)
+    except PeerUnreachableError:
+        return
+
+
+async def _proven_height(asker: Asker, members: MemberSet, member: MemberIndex) -> Height:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    answer = await ask(asker, member, HeightRequest(nonce=nonce))
+    if not isinstance(answer, HeightResponse) or answer.member != member:
+        raise RejectionError(RejectionReason.MALFORMED, "answered something else")
+    check_decided_height(answer, nonce, members)
+    if answer.height > 0:
+        await _check_exists(asker, members, member, answer.height)
+    return answer.height
+
+
+async def _check_exists(asker: Asker, members: MemberSet, member: MemberIndex, height: Height) -> None:
+    shown = await ask(asker, member, BlocksRequest(from_height=height, count=1))
+    if not isinstance(shown, BlocksResponse) or len(shown.decided) != 1:
+        raise RejectionError(RejectionReason.WRONG_HEIGHT, f"has no block {height}")
+    decided = decode(shown.decided[0], DecidedBlock, bytes_max=MESSAGE_BYTES_MAX)
+    if (decided.commit.height, decided.commit.block_hash) != (height, header_hash(decided.block.header)):
+        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, f"shows another block than {height}")
+    check_commit(decided.commit, members)

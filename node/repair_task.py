@@ -1,0 +1,228 @@
+"""Rebuilds the columns that this seat must hold and does not: a burnt disk, an absence, a rotten leaf.
+
+The ledger says which segments live and placement which column of each is ours. A missing one is decoded from any k
+others, each checked against the chain's roots, checked itself, stored, and reported (completion_task.py) where the
+chain has no receipt of ours. Order: fewest receipted columns first. A segment that cannot be rebuilt now is set aside
+with its reason and tried again later; it never blocks the others. Nothing is kept between runs but the stored columns
+themselves, so an interrupted repair goes on where it was.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from consensus.errors import GrandestError
+from node.client.chain import segment_view
+from storage.identifiers import ColumnIndex
+from storage.merkle import check_shard
+from storage.placement import seat_column
+from storage.segments import SegmentShape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from node.client.reading import SegmentReader
+    from storage.identifiers import SeatIndex, SegmentId
+    from storage.state import SegmentState
+
+    Buffer = bytes | bytearray | memoryview
+
+REPAIRS_AT_ONCE: Final = 2
+"""k shards of at most 2.7 MiB each: about 40 MiB in memory, and foreground reads keep most of the link."""
+SCAN_ROWS: Final = 512
+WANTED_MAX: Final = 100_000
+"""Segments remembered in one pass; the next scan finds the rest."""
+SCAN_SECONDS: Final = 600.0
+"""The whole ledger is compared with the store so often, beside what is announced."""
+SET_ASIDE_SECONDS: Final = 15.0
+"""A segment that could not be rebuilt is tried again after so long: holders come back."""
+
+
+class SegmentLedger(Protocol):
+    """The segments of this node's ledger; methods block."""
+
+    def segment(self, segment_id: SegmentId) -> SegmentState | None:
+        """Return a live segment."""
+        ...
+
+    def segments(
+        self, *, after: SegmentId | None = None, limit: int = SCAN_ROWS
+    ) -> Sequence[tuple[SegmentId, SegmentState]]:
+        """Return live segments in order of id, behind `after`."""
+        ...
+
+
+class OwnShards(Protocol):
+    """This seat's shards; methods block."""
+
+    def has_shard(self, segment_id: SegmentId, column: ColumnIndex) -> bool:
+        """Say whether the whole shard is stored durably and nothing of it is known to be damaged."""
+        ...
+
+    def replace_shard(self, segment_id: SegmentId, state: SegmentState, column: ColumnIndex, shard: Buffer) -> None:
+        """Store a whole shard durably in place of whatever is there; its root is the committed one."""
+        ...
+
+
+class Completion(Protocol):
+    """Who tells the chain of columns stored late."""
+
+    def report(self, segment_id: SegmentId) -> None:
+        """Note that this seat now holds its column of the segment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStatus:
+    """What repair has done and has before it."""
+
+    rebuilt: int
+    waiting: int
+    set_aside: Mapping[SegmentId, str]
+    """Not rebuildable now, and why."""
+
+
+class RepairTask:
+    """Keeps this seat's columns whole."""
+
+    def __init__(
+        self,
+        *,
+        seat: SeatIndex,
+        admitted: Sequence[SeatIndex],
+        columns: int,
+        ledger: SegmentLedger,
+        shards: OwnShards,
+        reader: SegmentReader,
+        completion: Completion,
+    ) -> None:
+        """Work for one seat.
+
+        Args:
+            seat: Ours.
+            admitted: All seats.
+            columns: Of every segment.
+            ledger: Of this node.
+            shards: Of this seat.
+            reader: Over links to the other seats; ours among them is never live.
+            completion: Told of columns that the chain has no receipt for.
+        """
+        self._seat = seat
+        self._admitted = tuple(admitted)
+        self._columns = columns
+        self._ledger = ledger
+        self._shards = shards
+        self._reader = reader
+        self._completion = completion
+        self._wanted: list[tuple[int, SegmentId]] = []
+        self._known: set[SegmentId] = set()
+        self._set_aside: dict[SegmentId, tuple[float, str]] = {}
+        self._rebuilt = 0
+        self._wakeup = trio.Event()
+        self._rescan = True
+
+    def announce(self, segment_ids: Iterable[SegmentId]) -> None:
+        """Have these segments looked at: just committed, or caught with a bad leaf."""
+        for segment_id in segment_ids:
+            self._want(segment_id, 0)
+        self._wakeup.set()
+
+    def rescan(self) -> None:
+        """Have the whole ledger compared with the store now, as after catching up."""
+        self._rescan = True
+        self._wakeup.set()
+
+    def status(self) -> RepairStatus:
+        """Return what has been done and what is left."""
+        set_aside = {segment_id: reason for segment_id, (_, reason) in self._set_aside.items()}
+        return RepairStatus(rebuilt=self._rebuilt, waiting=len(self._wanted), set_aside=set_aside)
+
+    async def run(self) -> None:
+        """Repair until cancelled."""
+        while True:
+            if self._rescan:
+                self._rescan = False
+                await self._scan()
+            await self._repair_wanted()
+            self._wakeup = trio.Event()
+            if self._wanted or self._rescan:
+                continue
+            with trio.move_on_after(SET_ASIDE_SECONDS if self._set_aside else SCAN_SECONDS) as scope:
+                await self._wakeup.wait()
+            if scope.cancelled_caught:
+                self._take_back()
+
+    def _take_back(self) -> None:
+        """Try again what was set aside; with nothing set aside, compare everything."""
+        self._rescan = not self._set_aside
+        now = trio.current_time()
+        for segment_id, (until, _) in list(self._set_aside.items()):
+            if until <= now:
+                del self._set_aside[segment_id]
+                self._want(segment_id, 0)
+
+    def _want(self, segment_id: SegmentId, receipted: int) -> None:
+        if segment_id not in self._known and segment_id not in self._set_aside and len(self._known) < WANTED_MAX:
+            self._known.add(segment_id)
+            heapq.heappush(self._wanted, (receipted, segment_id))
+
+    async def _scan(self) -> None:
+        after: SegmentId | None = None
+        while True:
+            rows = await trio.to_thread.run_sync(self._rows_behind, after)
+            for segment_id, state in await trio.to_thread.run_sync(self._incomplete, rows):
+                self._want(segment_id, len(state.columns))
+            if len(rows) < SCAN_ROWS:
+                return
+            after = rows[-1][0]
+
+    def _rows_behind(self, after: SegmentId | None) -> Sequence[tuple[SegmentId, SegmentState]]:
+        return self._ledger.segments(after=after, limit=SCAN_ROWS)
+
+    def _incomplete(self, rows: Sequence[tuple[SegmentId, SegmentState]]) -> list[tuple[SegmentId, SegmentState]]:
+        """Return the segments whose column of ours is missing here, or not yet vouched for on chain."""
+        found: list[tuple[SegmentId, SegmentState]] = []
+        for segment_id, state in rows:
+            column = seat_column(segment_id, self._seat, self._admitted)
+            if column is not None and (column not in state.columns or not self._shards.has_shard(segment_id, column)):
+                found.append((segment_id, state))
+        return found
+
+    async def _repair_wanted(self) -> None:
+        limit = trio.Semaphore(REPAIRS_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            while self._wanted:
+                await limit.acquire()
+                if not self._wanted:
+                    break
+                _, segment_id = heapq.heappop(self._wanted)
+                nursery.start_soon(self._repair_and_release, segment_id, limit)
+
+    async def _repair_and_release(self, segment_id: SegmentId, limit: trio.Semaphore) -> None:
+        try:
+            await self._repair(segment_id)
+        except GrandestError as error:
+            self._set_aside[segment_id] = (trio.current_time() + SET_ASIDE_SECONDS, str(error))
+        finally:
+            self._known.discard(segment_id)
+            limit.release()
+
+    async def _repair(self, segment_id: SegmentId) -> None:
+        state = await trio.to_thread.run_sync(self._ledger.segment, segment_id)
+        column = seat_column(segment_id, self._seat, self._admitted)
+        if state is None or column is None:
+            return  # freed meanwhile, or none of ours
+        if not await trio.to_thread.run_sync(self._shards.has_shard, segment_id, column):
+            shape = SegmentShape(state.segment_bytes, state.k, self._columns)
+            segment = segment_view(segment_id, state)
+            found = await self._reader.read_columns(segment, (column,), range(shape.leaves))
+            shard = found[column]
+            await trio.to_thread.run_sync(check_shard, state.roots[column], shard)
+            await trio.to_thread.run_sync(self._shards.replace_shard, segment_id, state, column, shard)
+            self._rebuilt += 1
+        if column not in state.columns:
+            self._completion.report(segment_id)

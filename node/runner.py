@@ -1,0 +1,285 @@
+"""A node from start to end: read this first. Builds the parts, then runs every task in one nursery.
+
+    run(home)
+      locked_home, load_config                    settings and keys; says plainly what forbids starting
+      open stores, signer, log                    each on its own directory; inconsistent ones refuse
+      open_network                                libp2p: members only
+      one nursery:
+        consensus.run                             listen, recover, agree
+        run_catch_up                              blocks decided without us
+        records.run                               off-chain records that we lack
+        data_plane.run                            shards: serve, repair, complete, purge
+        admission.gossip_overdue                  what waits too long is gossiped
+        rejoin_if_needed                          keys without a signer record: vote later
+        serve_api                                 HTTP on a local port
+        stop_on_signal                            SIGTERM, SIGINT: cancel everything
+
+SIGKILL is as good an end as any: what must not be lost was flushed before it was promised. A failed flush ends the
+process too, and the log restarts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from consensus.chain import ChainRules, chain_rules
+from consensus.errors import GrandestError
+from consensus.messages import CommitMessage, encode_message
+from node.admission import Admission
+from node.api.application import ApiParts, build_application
+from node.api.server import check_port_is_free, serve_api
+from node.catch_up_task import CatchUpServer, run_catch_up
+from node.config import NodeConfig, load_config, locked_home
+from node.consensus_task import ConsensusParts, ConsensusTask
+from node.data_plane import DataPlane, open_shards
+from node.errors import ConfigurationError
+from node.ledger_chain import LedgerChain
+from node.member_links import MemberLinks, ShellHandlers
+from node.mempool import Mempool
+from node.records_task import RecordsTask
+from node.rejoin import rejoin
+from node.signer import Signer
+from node.telemetry import NodeCounters, set_up_log
+from node.write_ahead_log import WriteAheadLog
+from storage.stores.blocks import ChainStore, open_chain
+from storage.stores.leveldb import LevelOptions
+from storage.stores.records import RecordStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from node.network.peers import NetworkSettings
+    from node.node_chain import Appended
+    from storage.stores.units import LevelShardStore
+
+LOGGER = logging.getLogger(__name__)
+
+GOSSIP_S: Final = 1.0
+"""Decisions reach members over their streams; gossip is for those whose links are broken, and must not cost a vote."""
+SMALL_STORE: Final = LevelOptions(write_buffer_bytes=4 * 1024 * 1024, cache_bytes=8 * 1024 * 1024)
+"""Chain and records: rows are small and few beside the units."""
+
+
+def run(home: Path) -> None:
+    """Run the node of a home directory until it is told to stop.
+
+    Raises:
+        ConfigurationError: What forbids starting, and what to do about it.
+        GrandestError: What ended the node.
+    """
+    if sys.flags.optimize:
+        raise ConfigurationError("assertions are part of this program: start Python without -O")
+    config = load_config(home)
+    set_up_log(config.log_level, config.log_format)
+    with locked_home(home):
+        try:
+            trio.run(run_node, config)
+        except BaseExceptionGroup as group:
+            raise first_expected(group) from group
+
+
+def first_expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one expected error of a nursery, or the group itself: a bug keeps its traceback."""
+    expected, rest = group.split(GrandestError)
+    if expected is None or rest is not None:
+        return group
+    error: BaseException = expected
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """What lies on this node's disk."""
+
+    chain: ChainStore
+    records: RecordStore
+    shards: LevelShardStore
+    signer: Signer
+    log: WriteAheadLog
+
+
+def open_stores(config: NodeConfig, stack: ExitStack) -> Stores:
+    """Open everything below the home; blocks.
+
+    Raises:
+        StorageError, WriteAheadLogError: Damaged, inconsistent, of another chain, or the disk refuses.
+    """
+    home = config.home
+    chain = stack.enter_context(open_chain(home / "chain", config.genesis, SMALL_STORE))
+    records = RecordStore(home / "records", SMALL_STORE)
+    stack.callback(records.close)
+    shards = open_shards(config)
+    stack.callback(shards.close)
+    signer = Signer(home, config.keys.signing, config.genesis_hash)
+    stack.callback(signer.close)
+    log = WriteAheadLog(home / "wal", config.genesis_hash)
+    stack.callback(log.close)
+    return Stores(chain=chain, records=records, shards=shards, signer=signer, log=log)
+
+
+class Node:
+    """The parts of one node, built and wired; run() starts them."""
+
+    def __init__(self, config: NodeConfig, stores: Stores) -> None:
+        self.config = config
+        self.stores = stores
+        self.counters = NodeCounters()
+        self.mempool = Mempool()
+        self.appended = trio.Event()
+        rules = chain_rules(config.genesis)
+        self.links = MemberLinks(config.storage_genesis, config.seat)
+        self.chain = LedgerChain(store=stores.chain, records=stores.records, rules=rules, seat=config.seat)
+        self.admission = Admission(
+            chain=self.chain, mempool=self.mempool, outbox=self.links, turns=rules.turns, counters=self.counters
+        )
+        self.records = RecordsTask(
+            chain=self.chain, store=stores.chain, asker=self.links, connected=self.links.connected
+        )
+        self.data_plane = DataPlane(
+            config=config,
+            chain=stores.chain,
+            records=stores.records,
+            shards=stores.shards,
+            submit=self.admission.submit,
+        )
+        self.consensus = ConsensusTask(self._consensus_parts(rules))
+        self.admission.on_waiting = self.consensus.wake
+        self.server = CatchUpServer(
+            seat=config.seat,
+            signing_key=config.keys.signing,
+            genesis_hash=config.genesis_hash,
+            chain=self.chain,
+            store=stores.chain,
+            signer=stores.signer,
+        )
+
+    def _consensus_parts(self, rules: ChainRules) -> ConsensusParts:
+        config, stores = self.config, self.stores
+        return ConsensusParts(
+            seat=config.seat,
+            members=rules.members,
+            turns=rules.turns,
+            parameters=rules.parameters,
+            chain=self.chain,
+            signer=stores.signer,
+            log=stores.log,
+            mempool=self.mempool,
+            outbox=self.links,
+            counters=self.counters,
+            take_transactions=self.admission.take,
+            on_appended=self.on_appended,
+        )
+
+    async def run(self) -> None:
+        """Run every task until cancelled or until one fails."""
+        from node.network.host import open_network  # noqa: PLC0415 (half a second, needed only by a running node)
+
+        check_port_is_free(self.config.api_host, self.config.api_port)
+        await self.data_plane.listen()
+        handlers = ShellHandlers(
+            links=self.links,
+            consensus=self.consensus,
+            admission=self.admission,
+            server=self.server,
+            on_link=self.consensus.wake,
+        )
+        async with open_network(network_settings(self.config), handlers) as network, trio.open_nursery() as nursery:
+            self.links.attach(network)
+            nursery.start_soon(self.consensus.run)
+            nursery.start_soon(self.data_plane.run)
+            nursery.start_soon(run_catch_up, self.consensus, self.links)
+            nursery.start_soon(self.records.run)
+            nursery.start_soon(self.admission.gossip_overdue, self.links.publish_transactions)
+            nursery.start_soon(self.gossip_decisions)
+            nursery.start_soon(self.rejoin_if_needed)
+            nursery.start_soon(self.serve_api)
+            LOGGER.info(
+                "seat %d (%s) runs: libp2p %d, shards %d, API %s:%d",
+                self.config.seat,
+                self.config.own_seat.operator,
+                self.config.libp2p_port,
+                self.config.shard_port,
+                self.config.api_host,
+                self.config.api_port,
+            )
+
+    def on_appended(self, appended: Appended) -> None:
+        """Tell the other tasks of a block."""
+        self.records.on_appended(appended)
+        self.data_plane.on_appended(appended)
+        self.appended.set()
+
+    async def gossip_decisions(self) -> None:
+        """Gossip the last decision once it was ours to propose: a hint, so never more often than GOSSIP_S."""
+        while True:
+            await self.appended.wait()
+            await trio.sleep(GOSSIP_S)
+            self.appended = trio.Event()
+            last = self.stores.chain.tip.last
+            if last is not None and last.block.header.proposer == self.config.seat:
+                self.links.publish_block(encode_message(CommitMessage(certificate=last.commit)))
+
+    async def rejoin_if_needed(self) -> None:
+        """Find the height above which this seat may sign, if its record is gone."""
+        if self.stores.signer.floor is None:
+            await rejoin(self.stores.signer, self.config.members, self.config.seat, self.links)
+            self.consensus.wake()
+
+    async def serve_api(self) -> None:
+        """Serve the API until cancelled."""
+        parts = ApiParts(
+            config=self.config,
+            store=self.stores.chain,
+            consensus=self.consensus,
+            admission=self.admission,
+            mempool=self.mempool,
+            signer=self.stores.signer,
+            connected_seats=lambda: [int(member) for member in self.links.connected()],
+            holder_bytes=self.data_plane.bytes_held,
+        )
+        await serve_api(build_application(parts), self.config.api_host, self.config.api_port)
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Open, build, run, close."""
+    with ExitStack() as stack:
+        stores = await trio.to_thread.run_sync(open_stores, config, stack)
+        node = Node(config, stores)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(node.run)
+
+
+def network_settings(config: NodeConfig) -> NetworkSettings:
+    """Return how the network room meets the other members."""
+    from node.network.peers import NetworkSeed, NetworkSettings, PeerAddress  # noqa: PLC0415 (imports libp2p)
+
+    return NetworkSettings(
+        own_seed=NetworkSeed(config.keys.network.seed()),
+        listen_host=config.listen_host,
+        listen_port=config.libp2p_port,
+        peers=tuple(
+            PeerAddress(
+                network_key=config.storage_genesis.seats[peer.seat].network_key, host=peer.host, port=peer.libp2p_port
+            )
+            for peer in config.peers
+        ),
+    )
+
+
+async def stop_on_signal(scope: trio.CancelScope) -> None:
+    """Cancel everything on SIGTERM or SIGINT."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            LOGGER.info("stopping on %s", signal.Signals(number).name)
+            scope.cancel()
+            return

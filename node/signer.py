@@ -1,0 +1,299 @@
+"""The record that prevents signing twice: nothing leaves with this seat's vote signature but through here.
+
+File HOME/signer; integers big-endian: 8 bytes "GRANDSIG", then entries of 4 payload bytes n, 4 CRC32C of those four
+bytes and the payload, n payload: the canonical `SignerEntry` or `SignerFloor`. Append-only; rewritten (new file,
+fsync, rename) when it passes COMPACT_BYTES.
+
+Rules
+- G1. An entry is on disk (fdatasync) before its signature is returned.
+- G2. The same bytes again give the same signature, from the record.
+- G3. Anything else at or below the last (height, round, step), or at or below the floor, is refused.
+- G4. The record is missing while keys exist: the seat rejoins (node/rejoin.py), which writes a floor.
+- G5. A torn last entry was never released: it is cut off. Any other damage stops the node.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, Final, assert_never
+
+import google_crc32c
+from msgspec import Meta
+
+from consensus.encoding import Record, decode, encode
+from consensus.errors import RejectionError
+from consensus.identifiers import HEIGHT, ROUND, SIGNATURE, GenesisHash, Height, Round, Signature
+from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
+from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_bytes
+from node.errors import ConfigurationError, NodeError, WriteAheadLogError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from consensus.signing import SigningKey
+
+LOGGER = logging.getLogger(__name__)
+
+MAGIC: Final = b"GRANDSIG"
+HEAD: Final = struct.Struct(">II")
+ENTRY_BYTES_MAX: Final = 1_024
+COMPACT_BYTES: Final = 256 * 1024
+"""About a thousand signatures; only those of the last height are kept."""
+RECORD_NAME: Final = "signer"
+
+
+class Step(IntEnum):
+    """What was signed, in the order of a round."""
+
+    PROPOSAL = 0
+    PREVOTE = 1
+    PRECOMMIT = 2
+
+
+class SignerEntry(Record, tag=1):
+    """One signature that may have left."""
+
+    height: Annotated[Height, HEIGHT]
+    round: Annotated[Round, ROUND]
+    step: Annotated[int, Meta(ge=0, le=2)]
+    message: Annotated[bytes, Meta(max_length=512)]
+    signature: Annotated[Signature, SIGNATURE]
+
+
+class SignerFloor(Record, tag=2):
+    """After a rejoin: nothing at or below this height is signed, whatever was signed before is unknown."""
+
+    height: Annotated[Height, HEIGHT]
+
+
+class _Line(Record):
+    entry: SignerEntry | SignerFloor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Position:
+    """Where in the chain something was signed; a later one compares greater."""
+
+    height: Height
+    round: Round
+    step: int
+
+
+class SigningRefusedError(NodeError):
+    """The record forbids this signature; the vote is not sent, the node goes on."""
+
+
+def create_signer_record(home: Path) -> None:
+    """Write the empty record of a seat that has never signed: only when its keys are made (rule G4).
+
+    Raises:
+        ConfigurationError: There is a record already, or the home cannot be written.
+    """
+    try:
+        _write_new(home / RECORD_NAME, MAGIC, os.O_EXCL)
+    except OSError as error:
+        raise ConfigurationError(f"cannot create {home / RECORD_NAME}: {error.strerror}") from error
+
+
+class Signer:
+    """The only user of a seat's signing key for agreement. Signing blocks (fdatasync): call it from a worker thread."""
+
+    __slots__ = ("_by_position", "_byte_count", "_descriptor", "_floor", "_genesis_hash", "_path", "_signing_key")
+
+    def __init__(self, home: Path, signing_key: SigningKey, genesis_hash: GenesisHash) -> None:
+        """Open the record; a missing one makes a signer that refuses everything until set_floor().
+
+        Raises:
+            WriteAheadLogError: The record is damaged.
+        """
+        self._path = home / RECORD_NAME
+        self._signing_key = signing_key
+        self._genesis_hash = genesis_hash
+        self._floor: Height | None = None
+        self._by_position: dict[Position, SignerEntry] = {}
+        self._descriptor: int | None = None
+        self._byte_count = 0
+        if self._path.exists():
+            self._floor = Height(0)
+            self._load()
+
+    @property
+    def floor(self) -> Height | None:
+        """The height above which signing is allowed; None while the seat has to rejoin."""
+        return self._floor
+
+    @property
+    def last(self) -> Position | None:
+        """The latest position signed and still remembered."""
+        return max(self._by_position, default=None)
+
+    def may_sign(self, height: Height) -> bool:
+        """Say whether this seat votes at a height."""
+        return self._floor is not None and height > self._floor
+
+    def set_floor(self, floor: Height) -> None:
+        """End a rejoin: durably forbid everything up to a height, allow what is above."""
+        assert self._floor is None, "a seat rejoins only without a record"
+        _write_new(self._path, MAGIC + _line(SignerFloor(height=floor)), 0)
+        self._floor = Height(0)
+        self._load()
+
+    def sign_vote(self, vote: Vote) -> SignedVote:
+        """Sign a vote or raise SigningRefusedError; durable before it returns."""
+        message = vote_sign_bytes(vote, self._genesis_hash)
+        return SignedVote(vote=vote, signature=self._sign(position_of(vote), message))
+
+    def sign_proposal(self, proposal: Proposal) -> SignedProposal:
+        """Sign a proposal or raise SigningRefusedError; durable before it returns."""
+        message = proposal_sign_bytes(proposal, self._genesis_hash)
+        return SignedProposal(proposal=proposal, signature=self._sign(position_of(proposal), message))
+
+    def is_stranger(self, position: Position, signature: Signature) -> bool:
+        """Say whether a signature of this very seat was made by another copy of it: later than anything recorded."""
+        if self._floor is None or position.height <= self._floor:
+            return False
+        last = self.last
+        if last is None or position > last:
+            return True
+        known = self._by_position.get(position)
+        return known is not None and known.signature != signature
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _sign(self, position: Position, message: bytes) -> Signature:
+        known = self._by_position.get(position)
+        if known is not None and known.message == message:
+            return known.signature
+        last = self.last
+        if not self.may_sign(position.height) or (last is not None and position <= last):
+            raise SigningRefusedError(f"not signed: {position}, signed up to {last}, floor {self._floor}")
+        signature = self._signing_key.sign(message)
+        entry = SignerEntry(
+            height=position.height, round=position.round, step=position.step, message=message, signature=signature
+        )
+        self._record(entry)
+        return signature
+
+    def _record(self, entry: SignerEntry) -> None:
+        assert self._descriptor is not None, "may_sign() was true without a record"
+        line = _line(entry)
+        try:
+            if os.pwrite(self._descriptor, line, self._byte_count) != len(line):
+                raise WriteAheadLogError(f"{self._path}: the disk is full; free some space and start again")
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
+        self._byte_count += len(line)
+        self._remember(entry)
+        if self._byte_count > COMPACT_BYTES:
+            self._compact()
+
+    def _remember(self, entry: SignerEntry) -> None:
+        position = Position(height=entry.height, round=entry.round, step=entry.step)
+        if self._by_position and next(iter(self._by_position)).height != entry.height:
+            self._by_position.clear()
+        self._by_position[position] = entry
+
+    def _compact(self) -> None:
+        assert self._floor is not None, "recorded without a floor"
+        lines = [_line(SignerFloor(height=self._floor)), *(_line(entry) for entry in self._by_position.values())]
+        _write_new(self._path, MAGIC + b"".join(lines), 0)
+        self._load()
+
+    def _load(self) -> None:
+        self.close()
+        self._by_position.clear()
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            encoded = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        except OSError as error:
+            raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}") from error
+        if not encoded.startswith(MAGIC):
+            raise self._damaged(0)
+        offset = len(MAGIC)
+        while (taken := self._read_line(encoded, offset)) is not None:
+            entry, offset = taken
+            match entry:
+                case SignerEntry():
+                    self._remember(entry)
+                case SignerFloor(height=height):
+                    self._floor = height
+                case _:
+                    assert_never(entry)
+        if offset < len(encoded):
+            LOGGER.warning("signer record: a torn entry of %d bytes is cut off", len(encoded) - offset)
+            os.ftruncate(self._descriptor, offset)
+        self._byte_count = offset
+
+    def _read_line(self, encoded: bytes, offset: int) -> tuple[SignerEntry | SignerFloor, int] | None:
+        start = offset + HEAD.size
+        if start > len(encoded):
+            return None
+        payload_bytes, checksum = HEAD.unpack_from(encoded, offset)
+        end = start + payload_bytes
+        if payload_bytes > ENTRY_BYTES_MAX:
+            raise self._damaged(offset)
+        if end > len(encoded):
+            return None
+        if checksum != google_crc32c.value(encoded[offset : offset + 4] + encoded[start:end]):
+            if end == len(encoded) or not any(encoded[offset:]):
+                return None
+            raise self._damaged(offset)
+        try:
+            return decode(encoded[start:end], _Line, bytes_max=ENTRY_BYTES_MAX).entry, end
+        except RejectionError as error:
+            raise self._damaged(offset) from error
+
+    def _damaged(self, offset: int) -> WriteAheadLogError:
+        return WriteAheadLogError(
+            f"{self._path} is damaged at byte {offset}: move it and wal/log away and start again; the node then rejoins"
+            " as after a fire (docs/operating.md, Damaged log or signer record)"
+        )
+
+
+def position_of(signed: Vote | Proposal) -> Position:
+    """Return where in the chain a vote or proposal stands."""
+    match signed:
+        case Proposal():
+            step = Step.PROPOSAL
+        case Prevote():
+            step = Step.PREVOTE
+        case Precommit():
+            step = Step.PRECOMMIT
+        case _:
+            assert_never(signed)
+    return Position(height=signed.height, round=signed.round, step=step)
+
+
+def _line(entry: SignerEntry | SignerFloor) -> bytes:
+    payload = encode(_Line(entry=entry))
+    length = len(payload).to_bytes(4, "big")
+    checksum: int = google_crc32c.value(length + payload)
+    return length + checksum.to_bytes(4, "big") + payload
+
+
+def _write_new(path: Path, content: bytes, flags: int) -> None:
+    """Replace (or, with O_EXCL, create) a file atomically and durably."""
+    if flags & os.O_EXCL and path.exists():
+        raise FileExistsError(17, "exists already", str(path))
+    fresh = path.with_name(path.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.rename(path)
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)

@@ -1,0 +1,236 @@
+"""The consensus core's inputs of one height, on disk before anything that follows from them leaves the machine.
+
+File HOME/wal/log; integers big-endian:
+
+    head      8 bytes "GRANDWAL", 32 genesis hash, 8 height, 4 CRC32C of the 48 bytes before
+    entry     4 payload bytes n, 8 sequence (from 0), 1 kind, 4 CRC32C of those 13 bytes,
+              n payload, 4 CRC32C of the payload
+
+Kinds: 1 an event of the core (consensus/events.py); 2 a proposed block, so that a restarted node still holds what it
+locked. Blocks name off-chain records by address only, and a new height truncates the file: an erased record survives
+nowhere in it.
+
+Rules
+- W1. append() buffers; flush() makes everything appended durable. The caller flushes before its signature leaves.
+- W2. A last entry that the file ends inside of (or a tail of zeros) was never flushed: it is cut off with a warning.
+- W3. Any other damage raises WriteAheadLogError: the node must not guess what it has already said.
+- W4. A log of a height that is decided already is history and is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import google_crc32c
+
+from consensus.blocks import Block
+from consensus.encoding import Record, decode, encode
+from consensus.errors import RejectionError
+from consensus.events import Event
+from consensus.identifiers import GenesisHash, Height
+from consensus.messages import MESSAGE_BYTES_MAX
+from node.errors import WriteAheadLogError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOGGER = logging.getLogger(__name__)
+
+MAGIC: Final = b"GRANDWAL"
+HEAD: Final = struct.Struct(">8s32sQ")
+ENTRY: Final = struct.Struct(">IQB")
+CRC: Final = struct.Struct(">I")
+HEAD_BYTES: Final = HEAD.size + CRC.size
+ENTRY_HEAD_BYTES: Final = ENTRY.size + CRC.size
+PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+LOG_BYTES_MAX: Final = 256 * 1024 * 1024
+"""A height that fills this has seen over fifty full blocks: the node stops rather than fill the disk."""
+
+
+class EntryKind(IntEnum):
+    """What an entry holds."""
+
+    EVENT = 1
+    BLOCK = 2
+
+
+class LoggedEvent(Record):
+    """One event, as it is encoded in an entry."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogContents:
+    """What a log said of one height, in order."""
+
+    height: Height
+    entries: tuple[Event | Block, ...]
+
+
+class WriteAheadLog:
+    """The open log; one writer. append, flush and begin block: call them from a worker thread."""
+
+    __slots__ = ("_byte_count", "_descriptor", "_genesis_hash", "_path", "_pending", "_sequence")
+
+    def __init__(self, directory: Path, genesis_hash: GenesisHash) -> None:
+        """Open or create the log.
+
+        Raises:
+            WriteAheadLogError: The file cannot be opened.
+        """
+        self._path = directory / "log"
+        self._genesis_hash = genesis_hash
+        self._pending = bytearray()
+        self._sequence = 0
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _flush_directory(directory)
+            self._byte_count = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise WriteAheadLogError(f"{self._path} cannot be opened: {error.strerror}") from error
+
+    def read(self) -> LogContents | None:
+        """Return what the log holds and go on after it; None for an empty one. Cuts a torn tail (rule W2).
+
+        Raises:
+            WriteAheadLogError: Damaged, or the log of another chain.
+        """
+        encoded = os.pread(self._descriptor, self._byte_count, 0)
+        head = _read_head(encoded)
+        if head is None:
+            if encoded:
+                LOGGER.warning("write-ahead log: a head that was never flushed is dropped")
+            self._cut(0)
+            return None
+        genesis_hash, height = head
+        if genesis_hash != self._genesis_hash:
+            raise WriteAheadLogError(f"{self._path} belongs to another chain: this home's genesis was changed")
+        entries: list[Event | Block] = []
+        offset = HEAD_BYTES
+        while (taken := self._read_entry(encoded, offset, len(entries))) is not None:
+            entry, offset = taken
+            entries.append(entry)
+        if offset < len(encoded):
+            LOGGER.warning("write-ahead log: a torn entry of %d bytes is cut off", len(encoded) - offset)
+        self._cut(offset)
+        self._sequence = len(entries)
+        return LogContents(height=height, entries=tuple(entries))
+
+    def begin(self, height: Height) -> None:
+        """Forget the height before and start the log of this one; durable with the next flush."""
+        self._cut(0)
+        self._sequence = 0
+        head = HEAD.pack(MAGIC, self._genesis_hash, height)
+        self._pending += head + CRC.pack(google_crc32c.value(head))
+
+    def append_event(self, event: Event) -> None:
+        """Add an event; durable after flush()."""
+        self._append(EntryKind.EVENT, encode(LoggedEvent(event=event)))
+
+    def append_block(self, block: Block) -> None:
+        """Add a proposed block; durable after flush()."""
+        self._append(EntryKind.BLOCK, encode(block))
+
+    def flush(self) -> None:
+        """Make everything appended durable.
+
+        Raises:
+            WriteAheadLogError: The disk refused, or the height's log is full; the process must stop.
+        """
+        if not self._pending:
+            return
+        try:
+            written = os.pwrite(self._descriptor, self._pending, self._byte_count)
+            if written != len(self._pending):
+                raise WriteAheadLogError(f"{self._path}: the disk is full; free some space and start again")
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
+        self._byte_count += written
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Release the file; what was not flushed is lost, as it may be."""
+        os.close(self._descriptor)
+
+    def _append(self, kind: EntryKind, payload: bytes) -> None:
+        assert len(payload) <= PAYLOAD_BYTES_MAX, f"log entry of {len(payload)} bytes"
+        if self._byte_count + len(self._pending) + len(payload) > LOG_BYTES_MAX:
+            raise WriteAheadLogError(f"{self._path} is larger than {LOG_BYTES_MAX} bytes: this height does not end")
+        head = ENTRY.pack(len(payload), self._sequence, kind)
+        self._pending += head + CRC.pack(google_crc32c.value(head))
+        self._pending += payload + CRC.pack(google_crc32c.value(payload))
+        self._sequence += 1
+
+    def _cut(self, byte_count: int) -> None:
+        os.ftruncate(self._descriptor, byte_count)
+        self._byte_count = byte_count
+        self._pending.clear()
+
+    def _read_entry(self, encoded: bytes, offset: int, sequence: int) -> tuple[Event | Block, int] | None:
+        """Return the entry at an offset and the offset after it; None where the flushed part ends."""
+        start = offset + ENTRY_HEAD_BYTES
+        if start > len(encoded) or not any(encoded[offset:]):
+            return None
+        head = encoded[offset : offset + ENTRY.size]
+        payload_bytes, found_sequence, kind = ENTRY.unpack(head)
+        if CRC.unpack_from(encoded, offset + ENTRY.size)[0] != google_crc32c.value(head):
+            raise self._damaged(offset, "head checksum")
+        if found_sequence != sequence or payload_bytes > PAYLOAD_BYTES_MAX:
+            raise self._damaged(offset, f"sequence {found_sequence}, expected {sequence}")
+        end = start + payload_bytes + CRC.size
+        if end > len(encoded):
+            return None
+        payload = encoded[start : start + payload_bytes]
+        if CRC.unpack_from(encoded, start + payload_bytes)[0] != google_crc32c.value(payload):
+            if end == len(encoded):
+                return None
+            raise self._damaged(offset, "payload checksum")
+        try:
+            return _decode_payload(kind, payload), end
+        except (RejectionError, ValueError) as error:
+            raise self._damaged(offset, str(error)) from error
+
+    def _damaged(self, offset: int, detail: str) -> WriteAheadLogError:
+        return WriteAheadLogError(
+            f"{self._path} is damaged at byte {offset} ({detail}): move it away together with the signer file and start"
+            " again; the node then rejoins as after a fire (docs/operating.md, Damaged log or signer record)"
+        )
+
+
+def _decode_payload(kind: int, payload: bytes) -> Event | Block:
+    if EntryKind(kind) is EntryKind.BLOCK:
+        return decode(payload, Block, bytes_max=PAYLOAD_BYTES_MAX)
+    return decode(payload, LoggedEvent, bytes_max=PAYLOAD_BYTES_MAX).event
+
+
+def _read_head(encoded: bytes) -> tuple[GenesisHash, Height] | None:
+    """Return a whole head's genesis hash and height, None if it was never flushed.
+
+    Raises:
+        WriteAheadLogError: A head that is followed by entries, or is whole, and is not ours.
+    """
+    if len(encoded) < HEAD_BYTES or not any(encoded):
+        return None
+    head = encoded[: HEAD.size]
+    magic, genesis_hash, height = HEAD.unpack(head)
+    if magic != MAGIC or CRC.unpack_from(encoded, HEAD.size)[0] != google_crc32c.value(head):
+        raise WriteAheadLogError(
+            "the write-ahead log's head is damaged: move wal/log and signer away, then start again"
+        )
+    return GenesisHash(genesis_hash), Height(height)
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

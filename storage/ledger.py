@@ -1,0 +1,298 @@
+"""The ledger: what a block's transactions do to the state. Deterministic and pure.
+
+Rules
+- L1. A block is valid only if each transaction decodes canonically, is signed by its sender for this chain, has
+  conditions of 0 or 16 bytes, and stands in it once. All else is judged when it is applied, and recorded (outcomes.py).
+- L2. Transactions run in order. One that breaks a rule changes nothing but its sender's sequence numbers (tenants.py).
+- L3. A new segment's id is not live. It has c = min(n, 9) roots; its k lies within the fault budget's least and
+  n - u; at least k + r seats vouch for their column of it. A segment is freed at zero references; its id may then be
+  used again, although no honest client does.
+- L4. A receipt counts only for the columns that placement gives its seat, once a seat, up to its expiry height, which
+  is at most `receipt_heights` ahead. One bad receipt fails the transaction: its signer or its sender is at fault.
+- L5. An entry's extents lie inside their segments, which are the same tenant's. Positions within a transaction's own
+  segments count all its entries, those that fail too.
+- L6. Conditions are judged entry by entry, in order; a failing entry fails alone and its references do not count.
+- L7. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
+  ends, new ones without a surviving entry at once.
+- L8. A version id names one upload: its record goes when its entry goes, even if the tenant wrote it into two entries.
+- L9. A block without transactions changes nothing; one with transactions writes the root of their outcomes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, assert_never
+
+from consensus.errors import RejectionError, RejectionReason
+from consensus.genesis import Genesis, genesis_members
+from consensus.identifiers import Height, StateRoot
+from consensus.quorum import FaultBudget, fault_budget
+from consensus.signing import check_signature
+from storage.genesis import StorageGenesis, StorageParameters, storage_genesis
+from storage.identifiers import COLUMNS_MAX, VERSION, RecordAddress, SeatIndex, SegmentId
+from storage.ledger_objects import SegmentEvents, commit_objects, complete_columns, delete_entries
+from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
+from storage.state import (
+    CHAIN_KEY,
+    OUTCOMES_KEY,
+    ChainState,
+    GrantState,
+    MemoryState,
+    OutcomesState,
+    SeatState,
+    StateOverlay,
+    StateReader,
+    TenantState,
+    grant_key,
+    seat_key,
+    segment_key,
+    tenant_key,
+)
+from storage.state_tree import TreeChange, root_of_tree, update
+from storage.tenants import check_sender, check_window, grant_client, revoke_client, use_sequence
+from storage.transactions import (
+    CommitObjects,
+    CompleteColumns,
+    DeleteEntries,
+    Envelope,
+    GrantClient,
+    RevokeClient,
+    SignedTransaction,
+    decode_transaction,
+    transaction_id,
+    transaction_sign_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from consensus.blocks import Block
+    from consensus.members import MemberSet
+    from consensus.signing import SignatureCheck
+
+_CONDITION_BYTES: Final = frozenset({0, VERSION.max_length})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerContext:
+    """What does not change from block to block."""
+
+    members: MemberSet
+    coding: FaultBudget
+    """The budget of the min(n, 9) holders of a segment; the members' own for up to nine seats."""
+    seats: tuple[SeatIndex, ...]
+    parameters: StorageParameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """All that a block changes, and what follows for shards and records.
+
+    Attributes:
+        values: State keys to put, None to delete.
+        pages: Pages of the state tree to put, None to delete.
+        committed_segments: Live since this block.
+        freed_segments: Live no more, or never: holders delete their shards.
+        added_records: Referenced since this block; whoever lacks one pulls it.
+        erased_records: Referenced no more: erased everywhere.
+    """
+
+    height: Height
+    values: Mapping[bytes, bytes | None]
+    pages: Mapping[bytes, bytes | None]
+    state_root: StateRoot
+    outcomes: tuple[Outcome, ...] = ()
+    committed_segments: tuple[SegmentId, ...] = ()
+    freed_segments: tuple[SegmentId, ...] = ()
+    added_records: tuple[RecordAddress, ...] = ()
+    erased_records: tuple[RecordAddress, ...] = ()
+
+
+def ledger_context(genesis: Genesis) -> LedgerContext:
+    """Return the context of a chain.
+
+    Raises:
+        RejectionError: BAD_GENESIS, or the reason why its application part cannot be read.
+    """
+    return _context(genesis, storage_genesis(genesis))
+
+
+def genesis_state(genesis: Genesis) -> StateChange:
+    """Return the state that a chain starts with, as a change of the empty state.
+
+    Raises:
+        RejectionError: BAD_GENESIS, or the reason why its application part cannot be read.
+    """
+    part = storage_genesis(genesis)
+    context = _context(genesis, part)
+    overlay = StateOverlay(MemoryState())
+    overlay.put(CHAIN_KEY, ChainState(genesis_hash=context.members.genesis_hash, parameters=part.parameters))
+    for index, seat in enumerate(part.seats):
+        overlay.put(seat_key(SeatIndex(index)), SeatState(signing_key=genesis.members[index], seat=seat))
+    for tenant in part.tenants:
+        overlay.put(
+            tenant_key(tenant.tenant),
+            TenantState(
+                public_key=tenant.public_key,
+                grant_count=len(tenant.grants),
+                entry_count=0,
+                entry_bytes=0,
+                segment_count=0,
+                segment_bytes=0,
+            ),
+        )
+        for grant in tenant.grants:
+            overlay.put(grant_key(tenant.tenant, grant.public_key), GrantState(certificate=grant.certificate))
+    tree = update(MemoryState(), overlay.changes)
+    return StateChange(height=Height(0), values=overlay.changes, pages=tree.pages, state_root=tree.root)
+
+
+def check_transactions(
+    context: LedgerContext, transactions: Sequence[bytes], check: SignatureCheck = check_signature
+) -> None:
+    """Refuse transactions that no block may hold (L1).
+
+    Raises:
+        RejectionError: OVERSIZED, MALFORMED, NOT_CANONICAL, BAD_SIGNATURE, BAD_TRANSACTION, DUPLICATE_TRANSACTION.
+    """
+    seen = {transaction_id(encoded) for encoded in transactions}
+    if len(seen) != len(transactions):
+        raise RejectionError(RejectionReason.DUPLICATE_TRANSACTION, "a block holds a transaction once")
+    for encoded in transactions:
+        check_transaction(context, encoded, check)
+
+
+def check_transaction(
+    context: LedgerContext, encoded: bytes, check: SignatureCheck = check_signature
+) -> SignedTransaction:
+    """Return a transaction that a block may hold, or raise RejectionError (L1)."""
+    signed = decode_transaction(encoded)
+    body = signed.envelope.body
+    if isinstance(body, CommitObjects):
+        conditions = (entry.condition for bucket in body.buckets for entry in bucket.entries)
+        if not all(condition is None or len(condition) in _CONDITION_BYTES for condition in conditions):
+            raise RejectionError(RejectionReason.BAD_TRANSACTION, "a condition has 0 or 16 bytes")
+    message = transaction_sign_bytes(signed.envelope, context.members.genesis_hash)
+    check(signed.envelope.sender, message, signed.signature)
+    return signed
+
+
+def records_needed(encoded: bytes) -> tuple[RecordAddress, ...]:
+    """Return the addresses of the records that must travel with a transaction, each once, in its order."""
+    body = decode_transaction(encoded).envelope.body
+    if not isinstance(body, CommitObjects):
+        return ()
+    addresses = (entry.record_address for bucket in body.buckets for entry in bucket.entries)
+    return tuple(dict.fromkeys(addresses))
+
+
+def apply_block(context: LedgerContext, reader: StateReader, block: Block) -> StateChange:
+    """Return what a valid block changes in the state that `reader` shows.
+
+    Raises:
+        RejectionError: A transaction cannot be read; check_transactions() would have refused it.
+    """
+    return apply_transactions(context, reader, block.header.height, block.transactions)
+
+
+def apply_transactions(
+    context: LedgerContext, reader: StateReader, height: Height, transactions: Sequence[bytes]
+) -> StateChange:
+    """Return what these transactions change in a block of this height."""
+    if not transactions:  # L9
+        return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
+    overlay = StateOverlay(reader)
+    events = _Events()
+    outcomes = tuple(_run(context, overlay, height, encoded, events) for encoded in transactions)
+    overlay.put(OUTCOMES_KEY, OutcomesState(height=height, root=outcomes_root(outcomes)))
+    tree = update(reader, overlay.changes)
+    return _state_change(height, overlay, tree, outcomes, events)
+
+
+@dataclass(slots=True)
+class _Events:
+    """What happened to segments and records in a block, in order of first mention; the last event counts."""
+
+    segments: dict[SegmentId, None] = field(default_factory=dict[SegmentId, None])
+    is_record_live: dict[RecordAddress, bool] = field(default_factory=dict[RecordAddress, bool])
+
+    def extend(self, events: SegmentEvents) -> None:
+        self.segments.update(dict.fromkeys(events.segments))
+        self.is_record_live.update(events.is_record_live)
+
+
+def _state_change(
+    height: Height, overlay: StateOverlay, tree: TreeChange, outcomes: tuple[Outcome, ...], events: _Events
+) -> StateChange:
+    live = [s for s in events.segments if overlay.value(segment_key(s)) is not None]
+    freed = [s for s in events.segments if overlay.value(segment_key(s)) is None]
+    return StateChange(
+        height=height,
+        values=overlay.changes,
+        pages=tree.pages,
+        state_root=tree.root,
+        outcomes=outcomes,
+        committed_segments=tuple(s for s in live if overlay.below.value(segment_key(s)) is None),
+        freed_segments=tuple(freed),
+        added_records=_addresses(events.is_record_live.items(), True),  # noqa: FBT003
+        erased_records=_addresses(events.is_record_live.items(), False),  # noqa: FBT003
+    )
+
+
+def _addresses(rows: Iterable[tuple[RecordAddress, bool]], wanted: bool) -> tuple[RecordAddress, ...]:  # noqa: FBT001
+    return tuple(address for address, is_live in rows if is_live is wanted)
+
+
+def _run(context: LedgerContext, overlay: StateOverlay, height: Height, encoded: bytes, events: _Events) -> Outcome:
+    """Run one transaction and return what became of it."""
+    envelope = decode_transaction(encoded).envelope
+    name = transaction_id(encoded)
+    try:
+        check_sender(overlay, envelope, context.members)
+        check_window(envelope, height, context.parameters)
+        use_sequence(overlay, envelope)
+        attempt = StateOverlay(overlay)
+        happened = SegmentEvents()
+        failed = _execute(context, attempt, height, envelope, happened)
+    except FailedTransactionError as error:
+        return Outcome(transaction=name, reason=error.reason, place=error.place, failed_entries=())
+    overlay.changes.update(attempt.changes)
+    events.extend(happened)
+    return Outcome(transaction=name, reason=None, place=-1, failed_entries=failed)
+
+
+def _execute(
+    context: LedgerContext, overlay: StateOverlay, height: Height, envelope: Envelope, events: SegmentEvents
+) -> tuple[FailedEntry, ...]:
+    body = envelope.body
+    match body:
+        case CommitObjects():
+            return commit_objects(context, overlay, height, body, events)
+        case DeleteEntries():
+            return delete_entries(overlay, body, events)
+        case CompleteColumns():
+            complete_columns(context, overlay, height, body)
+        case GrantClient():
+            grant_client(overlay, body)
+        case RevokeClient():
+            revoke_client(overlay, body)
+        case _:
+            assert_never(body)
+    return ()
+
+
+def _context(genesis: Genesis, part: StorageGenesis) -> LedgerContext:
+    members = genesis_members(genesis)
+    if len(part.seats) != len(genesis.members):
+        detail = f"{len(part.seats)} seats, {len(genesis.members)} members"
+        raise RejectionError(RejectionReason.BAD_GENESIS, detail)
+    if len({tenant.tenant for tenant in part.tenants}) != len(part.tenants):
+        raise RejectionError(RejectionReason.BAD_GENESIS, "a tenant stands in it twice")
+    if any(len({grant.public_key for grant in tenant.grants}) != len(tenant.grants) for tenant in part.tenants):
+        raise RejectionError(RejectionReason.BAD_GENESIS, "a client is granted twice")
+    return LedgerContext(
+        members=members,
+        coding=fault_budget(min(len(genesis.members), COLUMNS_MAX)),
+        seats=tuple(SeatIndex(i) for i in range(len(genesis.members))),
+        parameters=part.parameters,
+    )

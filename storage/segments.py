@@ -1,0 +1,150 @@
+"""What is coded and placed at once: a segment's shape, its shards and their roots.
+
+A segment of L bytes, 1 to 16 MiB, with k data columns is laid out row by row in stripes of k units:
+
+    full stripes  f = L // (k * 65,536), with units of 65,536 bytes
+    the rest      r = L - f * k * 65,536; when r > 0 one last stripe follows, its units ceil(r / k) bytes rounded up
+                  to a multiple of 64, the end padded with zeros
+    shard         column j, top to bottom: f * 65,536 bytes and the last unit
+
+Byte p of the segment lies, in a full stripe, in column (p // 65,536) mod k at offset (p // (k * 65,536)) * 65,536
++ p mod 65,536. Frames are as long as units, so that a frame that starts at a multiple of 65,536 bytes is one unit.
+Parity column i holds the code of the data columns (storage/erasure.py). Every shard has its own Merkle tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from consensus.errors import RejectionError, RejectionReason
+from storage.erasure import encode
+from storage.identifiers import (
+    COLUMNS_MAX,
+    SEGMENT_BYTES_MAX,
+    UNIT_ALIGNMENT_BYTES,
+    UNIT_BYTES,
+    ColumnIndex,
+    ShardRoot,
+)
+from storage.merkle import leaf_count, leaf_hashes, root_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SHARD_BYTES_MAX: Final = SEGMENT_BYTES_MAX
+"""The shard of a segment with one data column."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """Bytes of one column."""
+
+    column: ColumnIndex
+    offset: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentShape:
+    """How a segment of so many bytes lies in n columns, k of them data.
+
+    Raises:
+        RejectionError: MALFORMED for a shape that no segment has; shapes come from peers and the chain.
+    """
+
+    segment_bytes: int
+    k: int
+    n: int = COLUMNS_MAX
+
+    def __post_init__(self) -> None:
+        """Refuse impossible shapes once, here."""
+        if not 1 <= self.segment_bytes <= SEGMENT_BYTES_MAX:
+            detail = f"segment of {self.segment_bytes} bytes, 1 to {SEGMENT_BYTES_MAX} allowed"
+            raise RejectionError(RejectionReason.MALFORMED, detail)
+        if not 1 <= self.k <= self.n <= COLUMNS_MAX:
+            raise RejectionError(RejectionReason.MALFORMED, f"{self.k} data columns of {self.n}")
+
+    @property
+    def full_stripes(self) -> int:
+        """Return the number of stripes whose units have UNIT_BYTES bytes."""
+        return self.segment_bytes // (self.k * UNIT_BYTES)
+
+    @property
+    def last_unit_bytes(self) -> int:
+        """Return the bytes of a unit of the last, shorter stripe; 0 where there is none."""
+        rest = self.segment_bytes - self.full_stripes * self.k * UNIT_BYTES
+        alignment = self.k * UNIT_ALIGNMENT_BYTES
+        return -(-rest // alignment) * UNIT_ALIGNMENT_BYTES
+
+    @property
+    def shard_bytes(self) -> int:
+        """Return the bytes of every column."""
+        return self.full_stripes * UNIT_BYTES + self.last_unit_bytes
+
+    @property
+    def leaves(self) -> int:
+        """Return the number of leaves of a shard's Merkle tree."""
+        return leaf_count(self.shard_bytes)
+
+    def locate(self, first: int, byte_count: int) -> tuple[ShardRange, ...]:
+        """Return where a range of the segment lies, in its order, one piece per unit touched."""
+        assert 0 <= first <= first + byte_count <= self.segment_bytes, "a range within the segment"
+        return tuple(self._pieces(first, first + byte_count))
+
+    def _pieces(self, start: int, end: int) -> Iterator[ShardRange]:
+        full_bytes = self.full_stripes * self.k * UNIT_BYTES
+        while start < end:
+            in_full = start < full_bytes
+            unit_bytes = UNIT_BYTES if in_full else self.last_unit_bytes
+            unit, within = divmod(start if in_full else start - full_bytes, unit_bytes)
+            row, column = divmod(unit, self.k)
+            offset = (row if in_full else self.full_stripes) * UNIT_BYTES + within
+            byte_count = min(unit_bytes - within, end - start)
+            yield ShardRange(ColumnIndex(column), offset, byte_count)
+            start += byte_count
+
+
+@dataclass(frozen=True, slots=True)
+class CodedSegment:
+    """The n shards of a segment and their roots, data columns first."""
+
+    shape: SegmentShape
+    shards: tuple[bytes | bytearray, ...]
+    roots: tuple[ShardRoot, ...]
+
+
+def code_segment(segment: bytes | bytearray | memoryview, k: int, n: int = COLUMNS_MAX) -> CodedSegment:
+    """Cut a segment into k data shards, compute the n - k parity shards and all roots.
+
+    Takes about 13 ms for 16 MiB, most of it hashing with the GIL released: call it in a worker thread.
+    """
+    with memoryview(segment) as view:
+        shape = SegmentShape(len(view), k, n)
+        data_shards = tuple(_data_shard(view, shape, column) for column in range(k))
+    parity_shards = tuple(bytearray(shape.shard_bytes) for _ in range(n - k))
+    encode(data_shards, parity_shards)
+    shards: tuple[bytes | bytearray, ...] = (*data_shards, *parity_shards)
+    return CodedSegment(shape, shards, tuple(root_of(leaf_hashes(shard)) for shard in shards))
+
+
+def assemble(shards: Mapping[ColumnIndex, bytes | bytearray | memoryview], shape: SegmentShape) -> bytes:
+    """Join the k data shards to the segment's bytes; parity columns among them are ignored.
+
+    The caller has checked the shards against their roots and restored missing ones (erasure.reconstruct).
+    """
+    views = [memoryview(shards[ColumnIndex(column)]) for column in range(shape.k)]
+    assert all(len(view) == shape.shard_bytes for view in views), "shards of another shape"
+    pieces = shape.locate(0, shape.segment_bytes)
+    return b"".join(views[piece.column][piece.offset : piece.offset + piece.byte_count] for piece in pieces)
+
+
+def _data_shard(segment: memoryview, shape: SegmentShape, column: int) -> bytes:
+    """Join the units of one data column; one copy, padded with zeros at the segment's end."""
+    stripe_bytes = shape.k * UNIT_BYTES
+    starts = range(column * UNIT_BYTES, shape.full_stripes * stripe_bytes, stripe_bytes)
+    units: list[bytes | memoryview] = [segment[start : start + UNIT_BYTES] for start in starts]
+    last_start = shape.full_stripes * stripe_bytes + column * shape.last_unit_bytes
+    units.append(segment[last_start : last_start + shape.last_unit_bytes])
+    padding = shape.shard_bytes - sum(len(unit) for unit in units)
+    return b"".join((*units, bytes(padding)))

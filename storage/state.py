@@ -1,0 +1,231 @@
+"""What the ledger's state is made of: its keys, their values, and a view that changes may be tried on.
+
+Every value is authenticated by the state tree under its state key:
+
+    "c"                                chain: genesis hash, limits                         ChainState
+    "s" seat (1)                       a seat: signing key, operator, addresses            SeatState
+    "t" tenant (16)                    a tenant: its key and what it uses                  TenantState
+    "g" tenant (16) public key (32)    a client that acts for a tenant                     GrantState
+    "n" public key (32)                the sequence numbers a sender has used              SenderState
+    "e" tenant bucket name (16 each)   an entry: the current version of an object          EntryState
+    "x" segment id (32)                a segment: coding, roots, columns vouched for       SegmentState
+    "o"                                outcomes of the last block that had transactions    OutcomesState
+
+Nothing here is older than its subject: what is deleted leaves the state, and with it the disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
+
+from msgspec import Meta
+
+from consensus.encoding import Record, RecordT, decode, encode
+from consensus.identifiers import HASH, HEIGHT, TIME, GenesisHash, Height, MerkleRoot, PublicKey
+from storage.genesis import Certificate, Seat, StorageParameters
+from storage.identifiers import (
+    COLUMN,
+    COLUMNS_MAX,
+    ROOT,
+    SEGMENT_BYTES,
+    TENANT,
+    VERSION,
+    BucketTag,
+    NameTag,
+    RecordAddress,
+    SeatIndex,
+    SegmentId,
+    ShardRoot,
+    TenantId,
+    VersionId,
+)
+from storage.transactions import GRANTS_MAX, REFERENCES_MAX, SEQUENCES_KEPT, Sequence, StoredExtent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATE_VALUE_BYTES_MAX: Final = 256 * 1024
+"""An entry of REFERENCES_MAX extents of at most 46 bytes is the largest value."""
+ENTRY_PREFIX: Final = b"e"
+SEGMENT_PREFIX: Final = b"x"
+TENANT_PREFIX: Final = b"t"
+GRANT_PREFIX: Final = b"g"
+CHAIN_KEY: Final = b"c"
+OUTCOMES_KEY: Final = b"o"
+
+Count = Annotated[int, TIME]
+"""Counts and byte sums stay exact in readers that use doubles."""
+
+
+class ChainState(Record, tag=1):
+    """What the whole chain shares."""
+
+    genesis_hash: Annotated[GenesisHash, HASH]
+    parameters: StorageParameters
+
+
+class SeatState(Record, tag=2):
+    """A seat's occupant: the key that signs votes and receipts, and the rest of its record."""
+
+    signing_key: Annotated[PublicKey, HASH]
+    seat: Seat
+
+
+class TenantState(Record, tag=3):
+    """A tenant's own key and what it uses now; bytes of entries are sealed bytes, of segments before parity."""
+
+    public_key: Annotated[PublicKey, HASH]
+    grant_count: Annotated[int, Meta(ge=0, le=GRANTS_MAX)]
+    entry_count: Count
+    entry_bytes: Count
+    segment_count: Count
+    segment_bytes: Count
+
+
+class GrantState(Record, tag=4):
+    """A client that acts for a tenant, and the certificate it shows on the shard channel."""
+
+    certificate: Certificate
+
+
+class SenderState(Record, tag=5):
+    """The greatest sequence numbers a sender has used, ascending."""
+
+    sequences: Annotated[tuple[Sequence, ...], Meta(min_length=1, max_length=SEQUENCES_KEPT)]
+
+
+class EntryState(Record, tag=6):
+    """The current version of an object: its record, and where its sealed bytes lie, in order."""
+
+    version_id: Annotated[VersionId, VERSION]
+    record_address: Annotated[RecordAddress, HASH]
+    extents: Annotated[tuple[StoredExtent, ...], Meta(max_length=REFERENCES_MAX)]
+    height: Annotated[Height, HEIGHT]
+
+
+class SegmentState(Record, tag=7):
+    """A live segment. `columns` are those with a holder's receipt; `references` counts extents of entries."""
+
+    tenant: Annotated[TenantId, TENANT]
+    k: Annotated[int, Meta(ge=1, le=COLUMNS_MAX)]
+    segment_bytes: Annotated[int, SEGMENT_BYTES]
+    roots: Annotated[tuple[Annotated[ShardRoot, ROOT], ...], Meta(min_length=1, max_length=COLUMNS_MAX)]
+    columns: Annotated[tuple[Annotated[int, COLUMN], ...], Meta(max_length=COLUMNS_MAX)]
+    references: Count
+    height: Annotated[Height, HEIGHT]
+
+
+class OutcomesState(Record, tag=8):
+    """Merkle list root over the outcomes of the last block with transactions, and its height."""
+
+    height: Annotated[Height, HEIGHT]
+    root: Annotated[MerkleRoot, HASH]
+
+
+class StateReader(Protocol):
+    """Where values and pages of the tree are read; both after the same block."""
+
+    def value(self, state_key: bytes) -> bytes | None:
+        """Return the value of a state key, None when it has none."""
+        ...
+
+    def page(self, page_name: bytes) -> bytes | None:
+        """Return a page of the state tree."""
+        ...
+
+
+def seat_key(seat: SeatIndex) -> bytes:
+    """Return the state key of a seat."""
+    return b"s" + bytes((seat,))
+
+
+def tenant_key(tenant: TenantId) -> bytes:
+    """Return the state key of a tenant."""
+    return TENANT_PREFIX + tenant
+
+
+def grant_key(tenant: TenantId, public_key: PublicKey) -> bytes:
+    """Return the state key of a grant."""
+    return GRANT_PREFIX + tenant + public_key
+
+
+def sender_key(public_key: PublicKey) -> bytes:
+    """Return the state key of a sender's sequence numbers."""
+    return b"n" + public_key
+
+
+def entry_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> bytes:
+    """Return the state key of an entry."""
+    return ENTRY_PREFIX + tenant + bucket_tag + name_tag
+
+
+def segment_key(segment_id: SegmentId) -> bytes:
+    """Return the state key of a segment."""
+    return SEGMENT_PREFIX + segment_id
+
+
+def decode_state(encoded: bytes, record_type: type[RecordT]) -> RecordT:
+    """Read a state value or raise RejectionError."""
+    return decode(encoded, record_type, bytes_max=STATE_VALUE_BYTES_MAX)
+
+
+def read_state(reader: StateReader, state_key: bytes, record_type: type[RecordT]) -> RecordT | None:
+    """Return the record under a state key, None when there is none."""
+    encoded = reader.value(state_key)
+    return None if encoded is None else decode_state(encoded, record_type)
+
+
+@dataclass(slots=True)
+class StateOverlay:
+    """Changes tried on top of a state; dropped, or merged into the overlay below."""
+
+    below: StateReader
+    changes: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+
+    def value(self, state_key: bytes) -> bytes | None:
+        """Return the changed value, or the one below."""
+        return self.changes[state_key] if state_key in self.changes else self.below.value(state_key)
+
+    def page(self, page_name: bytes) -> bytes | None:
+        """Return a page as it was before any change."""
+        return self.below.page(page_name)
+
+    def put(self, state_key: bytes, record: Record) -> None:
+        """Set a value."""
+        encoded = encode(record)
+        assert len(encoded) <= STATE_VALUE_BYTES_MAX, f"a state value of {len(encoded)} bytes"
+        self.changes[state_key] = encoded
+
+    def delete(self, state_key: bytes) -> None:
+        """Remove a value."""
+        self.changes[state_key] = None
+
+
+@dataclass(slots=True)
+class MemoryState:
+    """A whole state in memory, for replays and tests."""
+
+    values: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    pages: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+
+    def value(self, state_key: bytes) -> bytes | None:
+        """Return the value of a state key."""
+        return self.values.get(state_key)
+
+    def page(self, page_name: bytes) -> bytes | None:
+        """Return a page of the state tree."""
+        return self.pages.get(page_name)
+
+    def commit(self, values: Mapping[bytes, bytes | None], pages: Mapping[bytes, bytes | None]) -> None:
+        """Write the changes of one block."""
+        _merge(self.values, values)
+        _merge(self.pages, pages)
+
+
+def _merge(rows: dict[bytes, bytes], changes: Mapping[bytes, bytes | None]) -> None:
+    for row_key, value in changes.items():
+        if value is None:
+            rows.pop(row_key, None)
+        else:
+            rows[row_key] = value

@@ -1,0 +1,1 @@
+"""Where bytes rest: protocols, LevelDB, memory."""

@@ -1,0 +1,390 @@
+"""The chain on disk: decided blocks, the state after them, and where each transaction went.
+
+Rows, beside those of the state (state.py):
+
+    "g"                    the encoded genesis
+    "m"                    the tip: height, block hash, state root                          TipRow
+    "b" height (8, BE)     an encoded DecidedBlock
+    "i" transaction id     height, index and outcome of a transaction                       TransactionPlace
+
+Promises
+1. A block, all it changes and the new tip are one atomic, flushed write: a crash leaves all of it or nothing.
+2. Opening checks that tip, last block and state tree agree, and that the genesis is this chain's.
+3. After a refused write the tip is read again from the disk before the next: execute() and append() of the same block
+   may be tried again, whether the disk has it or not.
+
+Thread-safe; every method may block on the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+from consensus.blocks import BLOCK_BYTES_MAX, DecidedBlock, header_hash
+from consensus.chain import ChainTip, genesis_tip, next_tip
+from consensus.encoding import Record, decode, encode
+from consensus.genesis import decode_genesis, genesis_hash
+from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
+from storage.errors import StorageError
+from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
+from storage.ledger import (
+    LedgerContext,
+    StateChange,
+    apply_block,
+    check_transaction,
+    check_transactions,
+    genesis_state,
+    ledger_context,
+)
+from storage.outcomes import TransactionPlace, decode_place
+from storage.proofs import StateProof, TransactionProof, certified_header, transaction_proof
+from storage.state import (
+    ENTRY_PREFIX,
+    GRANT_PREFIX,
+    SEGMENT_PREFIX,
+    TENANT_PREFIX,
+    EntryState,
+    GrantState,
+    SegmentState,
+    TenantState,
+    decode_state,
+    entry_key,
+    read_state,
+    segment_key,
+)
+from storage.state_tree import prove, root_of_tree
+from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
+from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
+from storage.tenants import check_admissible
+from storage.transactions import transaction_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from consensus.blocks import Block
+    from consensus.genesis import Genesis
+
+DECIDED_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1024 * 1024
+"""A block, its certificate and its polkas."""
+LIST_MAX: Final = 4_096
+"""One listing returns at most this many rows."""
+CHECKED_MAX: Final = 16_384
+"""Transactions remembered as checked: those that wait in a mempool, and a block of them."""
+_GENESIS_ROW: Final = b"g"
+_TIP_ROW: Final = b"m"
+
+
+class TipRow(Record):
+    """Where the chain stands."""
+
+    height: Annotated[Height, HEIGHT]
+    block_hash: Annotated[BlockHash, HASH]
+    state_root: Annotated[StateRoot, HASH]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedEntry:
+    """An entry and its place in the order of a listing."""
+
+    bucket_tag: BucketTag
+    name_tag: NameTag
+    state: EntryState
+
+
+class ChainStore:
+    """The chain of one node. It is the `Application` of consensus: what it checks, it also applies."""
+
+    def __init__(self, database: LevelDatabase, genesis: Genesis, tip: ChainTip) -> None:
+        """Use open_chain()."""
+        self._database = database
+        self._state = StoredState(database)
+        self._lock = threading.RLock()
+        self._checked: OrderedDict[TransactionId, None] = OrderedDict()
+        self._tip = tip
+        # The last header's root is of the state before its block; equal roots mean that the block changed nothing.
+        is_certified = tip.last is not None and tip.last.block.header.state_root == tip.state_root
+        self._earlier = EarlierState(latest=self._state, values={}, pages={}) if is_certified else None
+        self._unsure: tuple[BlockHash, StateChange] | None = None
+        self.genesis: Final = genesis
+        self.context: Final[LedgerContext] = ledger_context(genesis)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def tip(self) -> ChainTip:
+        """Return the last decided block and the state root after it."""
+        return self._tip
+
+    def close(self) -> None:
+        """Release the directory."""
+        self._database.close()
+
+    def check_transactions(self, transactions: Sequence[bytes]) -> None:
+        """Raise RejectionError unless a block may hold these; what was checked once is not checked again."""
+        names = {transaction_id(encoded): encoded for encoded in transactions}
+        if len(names) != len(transactions):
+            check_transactions(self.context, transactions)
+        for name, encoded in names.items():
+            if name not in self._checked:
+                check_transaction(self.context, encoded)
+                self._remember(name)
+
+    def check_admissible(self, encoded: bytes) -> None:
+        """Raise RejectionError if the next block could not hold this transaction, or only as a failed one."""
+        name = transaction_id(encoded)
+        signed = check_transaction(self.context, encoded)
+        self._remember(name)
+        height = Height(self._tip.height + 1)
+        check_admissible(self, signed.envelope, height, self.context.members, self.context.parameters)
+
+    def apply(self, block: Block) -> StateRoot:
+        """Return the state root after a block; append() writes it."""
+        return self.execute(block).state_root
+
+    def execute(self, block: Block) -> StateChange:
+        """Return what the next block changes; nothing is written."""
+        with self._lock:
+            refused = self._settle()
+            if refused is not None and refused[0] == header_hash(block.header):
+                return refused[1]
+            assert block.header.height == self._tip.height + 1, "blocks are applied in order"
+            return apply_block(self.context, self._state, block)
+
+    def append(self, decided: DecidedBlock, change: StateChange) -> ChainTip:
+        """Write a decided block and what it changes, atomically and durably; the caller has checked it.
+
+        Raises:
+            StoreUnavailableError: The disk refused; whether it was written is unknown until the store is reopened.
+        """
+        header = decided.block.header
+        with self._lock:
+            self._settle()
+            if self._tip.block_hash == header_hash(header):
+                return self._tip
+            assert header.height == change.height == self._tip.height + 1, "blocks are appended in order"
+            assert header.state_root == self._tip.state_root, "the header commits the state before the block"
+            tip = next_tip(decided, change.state_root)
+            earlier = state_before(self._state, change)
+            self._unsure = tip.block_hash, change
+            self._database.write(_block_batch(decided, change, tip))
+            self._unsure = None
+            self._tip, self._earlier = tip, earlier
+            return tip
+
+    def decided_block(self, height: Height) -> DecidedBlock | None:
+        """Return a block of the chain, None above the tip and for genesis."""
+        encoded = self.decided_bytes(height)
+        return None if encoded is None else decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
+
+    def decided_bytes(self, height: Height) -> bytes | None:
+        """Return an encoded DecidedBlock."""
+        return self._database.get(_block_row(height))
+
+    def decided_range(self, first: Height, count: int, bytes_max: int) -> tuple[bytes, ...]:
+        """Return encoded blocks from a height on; at least one if there is one, else as many as fit bytes_max."""
+        found = list[bytes]()
+        total = 0
+        for height in range(max(first, 1), min(first + count, self._tip.height + 1)):
+            encoded = self.decided_bytes(Height(height))
+            assert encoded is not None, f"block {height} is below the tip"
+            total += len(encoded)
+            if found and total > bytes_max:
+                break
+            found.append(encoded)
+        return tuple(found)
+
+    def transaction(self, name: TransactionId) -> TransactionPlace | None:
+        """Return where a transaction stands and what became of it, None when the chain does not carry it."""
+        encoded = self._database.get(b"i" + name)
+        return None if encoded is None else decode_place(encoded)
+
+    def value(self, state_key: bytes) -> bytes | None:
+        """Return the value of a state key after the last block."""
+        return self._state.value(state_key)
+
+    def page(self, page_name: bytes) -> bytes | None:
+        """Return a page of the state tree after the last block."""
+        return self._state.page(page_name)
+
+    def entry(self, tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> EntryState | None:
+        """Return an entry after the last block."""
+        return read_state(self, entry_key(tenant, bucket_tag, name_tag), EntryState)
+
+    def entries(
+        self,
+        tenant: TenantId,
+        bucket_tag: BucketTag | None = None,
+        *,
+        after: tuple[BucketTag, NameTag] | None = None,
+        limit: int = LIST_MAX,
+    ) -> tuple[ListedEntry, ...]:
+        """Return entries of a tenant, or of one bucket, in order of their tags, behind `after`."""
+        place = b"" if after is None else b"".join(after)
+        rows = self._list(ENTRY_PREFIX + tenant + (bucket_tag or b""), ENTRY_PREFIX + tenant + place, limit)
+        return tuple(
+            ListedEntry(
+                bucket_tag=BucketTag(state_key[17:33]),
+                name_tag=NameTag(state_key[33:49]),
+                state=decode_state(encoded, EntryState),
+            )
+            for state_key, encoded in rows
+        )
+
+    def segment(self, segment_id: SegmentId) -> SegmentState | None:
+        """Return a live segment."""
+        return read_state(self, segment_key(segment_id), SegmentState)
+
+    def segments(
+        self, *, after: SegmentId | None = None, limit: int = LIST_MAX
+    ) -> tuple[tuple[SegmentId, SegmentState], ...]:
+        """Return live segments in order of their ids, behind `after`."""
+        rows = self._list(SEGMENT_PREFIX, SEGMENT_PREFIX + (after or b""), limit)
+        return tuple((SegmentId(state_key[1:]), decode_state(encoded, SegmentState)) for state_key, encoded in rows)
+
+    def tenants(self) -> tuple[tuple[TenantId, TenantState], ...]:
+        """Return the first LIST_MAX tenants in order of their ids."""
+        rows = self._list(TENANT_PREFIX, TENANT_PREFIX, LIST_MAX)
+        return tuple((TenantId(state_key[1:]), decode_state(encoded, TenantState)) for state_key, encoded in rows)
+
+    def grants(self, tenant: TenantId) -> tuple[tuple[PublicKey, GrantState], ...]:
+        """Return the clients that act for a tenant."""
+        rows = self._list(GRANT_PREFIX + tenant, GRANT_PREFIX + tenant, LIST_MAX)
+        return tuple((PublicKey(state_key[17:]), decode_state(encoded, GrantState)) for state_key, encoded in rows)
+
+    def proof(self, state_key: bytes) -> StateProof:
+        """Return the proof of a state key in the last certified state: the one before the last block.
+
+        Raises:
+            StorageError: No root is certified yet: right after a start, or before the first block.
+        """
+        with self._lock:
+            self._settle()
+            if self._earlier is None or self._tip.last is None:
+                raise StorageError("the state's root is not certified yet: ask again after the next block")
+            return StateProof(
+                certified=certified_header(self._tip.last, self.context.members),
+                value=self._earlier.value(state_key),
+                tree=prove(self._earlier, state_key),
+            )
+
+    def transaction_proof(self, name: TransactionId) -> TransactionProof | None:
+        """Return the proof that a transaction stands in the chain, None when it does not."""
+        place = self.transaction(name)
+        decided = None if place is None else self.decided_block(place.height)
+        if place is None or decided is None:
+            return None
+        return transaction_proof(decided, place.index, self.context.members)
+
+    def _settle(self) -> tuple[BlockHash, StateChange] | None:
+        """After a refused write, read the tip from the disk again; return what was refused.
+
+        The refused change was computed on the state before its block, so it stays right if the disk has it already.
+        """
+        if self._unsure is not None:
+            tip = _checked_tip(self._database, self.genesis, genesis_state(self.genesis).state_root)
+            if tip.height != self._tip.height:
+                self._tip, self._earlier = tip, None
+        return self._unsure
+
+    def _remember(self, name: TransactionId) -> None:
+        with self._lock:
+            self._checked[name] = None
+            while len(self._checked) > CHECKED_MAX:
+                self._checked.popitem(last=False)
+
+    def _list(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return state keys under a prefix, strictly behind `after` unless that is a prefix itself."""
+        start = max(VALUE_ROWS + after + (b"\0" if len(after) > len(prefix) else b""), VALUE_ROWS + prefix)
+        rows = self._database.scan(VALUE_ROWS + prefix, start=start, rows_max=min(max(limit, 1), LIST_MAX))
+        return [(row_key[1:], encoded) for row_key, encoded in rows]
+
+
+def open_chain(directory: Path, genesis: Genesis, options: LevelOptions | None = None) -> ChainStore:
+    """Open a node's chain, writing the genesis state if the directory is new.
+
+    Raises:
+        StorageError: Another chain lies there, or block, state and tip disagree; the message says what to do.
+        StoreUnavailableError: Locked, damaged, or the disk refuses.
+        RejectionError: BAD_GENESIS.
+    """
+    change = genesis_state(genesis)
+    database = LevelDatabase(directory, options)
+    try:
+        if database.get(_TIP_ROW) is None:
+            database.write(_genesis_batch(genesis, change))
+        return ChainStore(database, genesis, _checked_tip(database, genesis, change.state_root))
+    except BaseException:
+        database.close()
+        raise
+
+
+def _checked_tip(database: LevelDatabase, genesis: Genesis, genesis_root: StateRoot) -> ChainTip:
+    directory = database.directory
+    stored = database.get(_GENESIS_ROW)
+    row_bytes = database.get(_TIP_ROW)
+    if stored is None or row_bytes is None:
+        raise _inconsistent(directory, "genesis or tip is missing")
+    found = genesis_hash(decode_genesis(stored))
+    wanted = genesis_hash(genesis)
+    if found != wanted:
+        raise StorageError(
+            f"{directory} holds another chain: its genesis is {found.hex()}, not {wanted.hex()}; "
+            "give the right genesis, or another home"
+        )
+    row = decode(row_bytes, TipRow, bytes_max=1024)
+    if root_of_tree(StoredState(database)) != row.state_root:
+        raise _inconsistent(directory, "the state tree has another root than the tip")
+    if row.height == 0:
+        return genesis_tip(genesis, genesis_root)
+    encoded = database.get(_block_row(row.height))
+    if encoded is None:
+        raise _inconsistent(directory, f"block {row.height} is missing")
+    decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
+    if header_hash(decided.block.header) != row.block_hash:
+        raise _inconsistent(directory, f"block {row.height} is not the tip's")
+    return next_tip(decided, row.state_root)
+
+
+def _inconsistent(directory: Path, what: str) -> StorageError:
+    return StorageError(f"{directory}: {what}; move it away and start again: the node fetches the chain from its peers")
+
+
+def _genesis_batch(genesis: Genesis, change: StateChange) -> WriteBatch:
+    batch = WriteBatch()
+    batch.put(_GENESIS_ROW, encode(genesis))
+    stage_change(batch, change)
+    _stage_tip(batch, genesis_tip(genesis, change.state_root))
+    return batch
+
+
+def _block_batch(decided: DecidedBlock, change: StateChange, tip: ChainTip) -> WriteBatch:
+    batch = WriteBatch()
+    batch.put(_block_row(tip.height), encode(decided))
+    stage_change(batch, change)
+    for index, outcome in enumerate(change.outcomes):
+        place = TransactionPlace(height=tip.height, index=index, outcome=outcome)
+        batch.put(b"i" + outcome.transaction, encode(place))
+    _stage_tip(batch, tip)
+    return batch
+
+
+def _stage_tip(batch: WriteBatch, tip: ChainTip) -> None:
+    row = TipRow(height=tip.height, block_hash=tip.block_hash, state_root=tip.state_root)
+    batch.put(_TIP_ROW, encode(row))
+
+
+def _block_row(height: Height) -> bytes:
+    return b"b" + height.to_bytes(8, "big")

@@ -1,0 +1,448 @@
+"""Shards on LevelDB: units in one database under a growing counter, their index in another.
+
+Random keys beside units cost 1.7 times the CPU (FACTS), so the database of units knows nothing but its counter:
+
+    units:  counter (8, big-endian)          -> one unit of a shard, 64 bytes to 64 KiB, or a shard's joined leaf hashes
+    index:  `s` segment id (32) column (1)   -> ShardRow: tenant, shape, root, where its units and leaf hashes lie
+            `u` segment id (32) column (1)   -> PendingRow: not yet seen committed; kept to its expiry height
+            `r` counter (8)                  -> count (4): counters in use by shards finished since the last start
+            `d` segment id (32) column (1)   -> GarbageRow: counters of a deleted shard, until they are deleted too
+            `t`                              -> TotalsRow: bytes held, and the counter at the last start
+
+Order of writes: units, flushed, by group commit; then the index, flushed. A crash in between leaves units that nothing
+refers to: at start, counters since the last start that no `r` row covers are deleted. A damaged unit is never returned:
+its leaf hashes are checked on every read, and the leaf hashes against the root.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from consensus.encoding import encode
+from consensus.errors import RejectionError, RejectionReason
+from storage.errors import ShardCorruptError, StoreDamagedError
+from storage.identifiers import COLUMNS_MAX, ColumnIndex, SegmentId, ShardRoot, TenantId
+from storage.merkle import root_of
+from storage.stores.group_commit import GroupCommit
+from storage.stores.leveldb import DamageRule, Durability, LevelDatabase, LevelOptions, WriteBatch, WritePurpose
+from storage.stores.open_shards import OpenShard, Piece, TenantCharges, cut_piece
+from storage.stores.protocols import Buffer, ShardName, StoredShard, UncommittedShard
+from storage.stores.shard_reader import ShardReader
+from storage.stores.shard_rows import (
+    GARBAGE_ROWS,
+    PENDING_ROWS,
+    SHARD_ROWS,
+    TOTALS_KEY,
+    USED_ROWS,
+    GarbageRow,
+    PendingRow,
+    ShardRow,
+    TotalsRow,
+    UnitRun,
+    all_runs,
+    counter_key,
+    counters_of,
+    put_shard_row,
+    read_row,
+    runs_of,
+    shape_of,
+    shard_key,
+    shard_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from consensus.identifiers import Height
+    from storage.segments import SegmentShape
+
+UNCOMMITTED_BYTES_MAX: Final = 1 << 30
+"""Per tenant; the genesis may say otherwise."""
+RESTORE_UNITS: Final = 16
+"""Written at once when a rebuilt shard is put back: 1 MiB."""
+DELETED_RUNS_MAX: Final = 65_536
+SWEPT_COUNTERS_MAX: Final = 10_000_000
+"""Units a start looks for after a crash: 600 GiB; more means a damaged counter, and is left to the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A finished shard that the chain has not been seen to commit."""
+
+    tenant: TenantId
+    shape: SegmentShape
+    expiry_height: Height
+
+
+class LevelShardStore:
+    """The shards of one holder; a ShardStore."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        options: LevelOptions | None = None,
+        uncommitted_bytes_max: int = UNCOMMITTED_BYTES_MAX,
+    ) -> None:
+        """Open both databases, creating them if absent, and delete what a crash left over.
+
+        Raises:
+            StoreUnavailableError: In use, damaged, or the disk refuses.
+        """
+        tuning = options or LevelOptions()
+        # A flipped bit in a unit must neither stop compaction nor the start: units carry their own hashes.
+        self._units = LevelDatabase(directory / "units", replace(tuning, damage_rule=DamageRule.KEEP_GOING))
+        self._index = LevelDatabase(directory / "index", tuning)
+        self._commit = GroupCommit(self._units)
+        self._lock = threading.Lock()
+        """Guards the fields below; never held while a disk is waited for."""
+        self._open: dict[ShardName, OpenShard] = {}
+        self._pending: dict[ShardName, _Pending] = {}
+        self._charges = TenantCharges(uncommitted_bytes_max)
+        self._reader = ShardReader(self._units, self._index)
+        self._deleted: list[UnitRun] = []
+        """Deleted since the last compact(), whose bytes may still be on the disk."""
+        self._index_lock = threading.Lock()
+        """Held by whoever changes the index: one batch after the other."""
+        self._totals = TotalsRow(bytes_held=0, swept_counter=0)
+        self._next_counter = 0
+        self._start()
+
+    def put_units(self, name: ShardName, tenant: TenantId, shape: SegmentShape, offset: int, units: Buffer) -> None:
+        """Write a piece of a shard durably; see ShardStore."""
+        piece = cut_piece(shape, offset, units)
+        stored = self._reader.row(name)
+        if stored is not None:
+            _require_same(stored.tenant, shape_of(stored), tenant, shape)
+            return  # a finished shard never changes: what came again is what came before, or is not asked for
+        with self._lock:
+            shard = self._opened(name, tenant, shape)
+            all_leaves = shard.all_leaves_with(piece)
+            first_counter = self._reserve(len(piece.units) + 1)
+        batch = _piece_batch(piece, first_counter)
+        leaves_counter = first_counter + len(piece.units)
+        if all_leaves is not None:
+            batch.put(counter_key(leaves_counter), b"".join(all_leaves))
+        self._commit.write(batch)
+        with self._lock:
+            shard.touched_s = time.monotonic()
+            unneeded = shard.place(piece, first_counter)
+            if all_leaves is not None and shard.leaves_counter is None:
+                shard.leaves_counter = leaves_counter
+        self._drop_units(unneeded)
+
+    def finish(self, names: Sequence[ShardName], expiry_height: Height) -> tuple[StoredShard | None, ...]:
+        """Put complete shards into the index, durably; see ShardStore."""
+        with self._index_lock:
+            self._write_missing_leaves(names)
+            batch = WriteBatch()
+            fresh: dict[ShardName, ShardRow] = {}
+            rows: dict[ShardName, ShardRow] = {}
+            for name in dict.fromkeys(names):
+                row = self._reader.row(name)
+                if row is None and (row := self._complete_row(name)) is not None:
+                    fresh[name] = row
+                    put_shard_row(batch, name, row)
+                if row is not None:
+                    rows[name] = row
+            kept = self._prolonged(rows, fresh, expiry_height)
+            for name, pending in kept.items():
+                row_bytes = encode(PendingRow(tenant=pending.tenant, expiry_height=pending.expiry_height))
+                batch.put(shard_key(PENDING_ROWS, name), row_bytes)
+            if batch.operations:
+                self._write_index(batch, added_bytes=sum(shape_of(row).shard_bytes for row in fresh.values()))
+            with self._lock:
+                self._pending.update(kept)
+                for name in fresh:
+                    del self._open[name]
+        return tuple(_stored(name, rows[name]) if name in rows else None for name in names)
+
+    def describe(self, name: ShardName) -> StoredShard | None:
+        """Return a finished shard's entry; see ShardStore."""
+        row = self._reader.row(name)
+        return None if row is None else _stored(name, row)
+
+    def columns_of(self, segment_id: SegmentId) -> frozenset[ColumnIndex]:
+        """Return the columns of a segment that are finished here."""
+        rows = self._index.scan(SHARD_ROWS + segment_id, rows_max=COLUMNS_MAX)
+        return frozenset(shard_name(store_key).column for store_key, _ in rows)
+
+    def read_leaves(self, name: ShardName, first_leaf: int, leaf_count: int) -> tuple[Buffer, ...]:
+        """Return checked leaves; see ShardStore."""
+        return self._reader.read_leaves(name, first_leaf, leaf_count)
+
+    def leaf_hashes(self, name: ShardName) -> tuple[bytes, ...]:
+        """Return all leaf hashes; see ShardStore."""
+        return self._reader.find(name).leaves
+
+    def restore(self, name: ShardName, tenant: TenantId, shape: SegmentShape, root: ShardRoot, shard: Buffer) -> None:
+        """Write a rebuilt shard; see ShardStore."""
+        whole = cut_piece(shape, 0, shard)
+        if len(whole.leaves) != shape.leaves or root_of(whole.leaves) != root:
+            raise ShardCorruptError(f"{memoryview(shard).nbytes} bytes are not the shard under {root.hex()[:16]}")
+        count = len(whole.units)
+        with self._lock:
+            first_counter = self._reserve(count + 1)
+        for start in range(0, count, RESTORE_UNITS):
+            units = whole.units[start : start + RESTORE_UNITS]
+            self._commit.write(_piece_batch(Piece(start, units, ()), first_counter + start))
+        leaves = WriteBatch()
+        leaves.put(counter_key(first_counter + count), b"".join(whole.leaves))
+        self._commit.write(leaves)
+        self.delete((name,))
+        row = ShardRow(
+            tenant=tenant,
+            k=shape.k,
+            segment_bytes=shape.segment_bytes,
+            root=root,
+            runs=(UnitRun(first_counter=first_counter, count=count),),
+            leaves_counter=first_counter + count,
+        )
+        with self._index_lock:
+            batch = WriteBatch()
+            put_shard_row(batch, name, row)
+            self._write_index(batch, added_bytes=shape.shard_bytes)
+
+    def settle(self, names: Sequence[ShardName]) -> None:
+        """Note that the chain has committed these shards; see ShardStore."""
+        with self._index_lock:
+            with self._lock:
+                known = [name for name in names if name in self._pending]
+            batch = WriteBatch()
+            for name in known:
+                batch.delete(shard_key(PENDING_ROWS, name))
+            if known:
+                self._write_index(batch, added_bytes=0, purpose=WritePurpose.CONSENSUS)
+            for name in known:
+                self._forget_pending(name)
+
+    def uncommitted(self) -> tuple[UncommittedShard, ...]:
+        """Return the finished shards that were not settled."""
+        with self._lock:
+            return tuple(
+                UncommittedShard(name=name, tenant=row.tenant, expiry_height=row.expiry_height)
+                for name, row in self._pending.items()
+            )
+
+    def abandon_open(self, *, before_s: float) -> int:
+        """Forget unfinished shards that nobody continues; see ShardStore."""
+        with self._lock:
+            stale = [name for name, shard in self._open.items() if shard.touched_s < before_s]
+        for name in stale:
+            self._drop_open(name)
+        return len(stale)
+
+    def delete(self, names: Sequence[ShardName]) -> None:
+        """Forget shards; see ShardStore."""
+        for name in names:
+            self._drop_open(name)
+        with self._index_lock:
+            rows = {name: row for name in names if (row := self._reader.row(name)) is not None}
+            if not rows:
+                return
+            batch = WriteBatch()
+            for name, row in rows.items():
+                batch.delete(shard_key(SHARD_ROWS, name))
+                batch.delete(shard_key(PENDING_ROWS, name))
+                batch.put(GARBAGE_ROWS + counter_key(row.leaves_counter), encode(GarbageRow(runs=all_runs(row))))
+            deleted_bytes = sum(shape_of(row).shard_bytes for row in rows.values())
+            self._write_index(batch, added_bytes=-deleted_bytes, purpose=WritePurpose.CONSENSUS)
+            for name in rows:
+                self._forget(name)
+            self._delete_garbage([all_runs(row) for row in rows.values()])
+
+    def names(self) -> Iterator[ShardName]:
+        """Yield every finished shard, in order."""
+        for store_key, _ in self._index.iterate(SHARD_ROWS):
+            yield shard_name(store_key)
+
+    def bytes_held(self) -> int:
+        """Return the bytes of all finished shards."""
+        return self._totals.bytes_held
+
+    def uncommitted_bytes(self, tenant: TenantId) -> int:
+        """Return what counts against a tenant's limit."""
+        with self._lock:
+            return self._charges.of(tenant)
+
+    def compact(self) -> None:
+        """Give the space of deleted shards back to the disk; takes as long as rewriting the live units near them."""
+        with self._lock:
+            deleted, self._deleted = self._deleted, []
+        for run in deleted:
+            last = run.first_counter + run.count - 1
+            self._units.purge(counter_key(run.first_counter), counter_key(last))
+
+    def close(self) -> None:
+        """Release the directory."""
+        self._units.close()
+        self._index.close()
+
+    def _start(self) -> None:
+        """Delete what a crash left over, and learn what is uncommitted."""
+        totals = self._index.get(TOTALS_KEY)
+        if totals is not None:
+            self._totals = read_row(totals, TotalsRow)
+        garbage = [read_row(encoded, GarbageRow).runs for _, encoded in self._index.iterate(GARBAGE_ROWS)]
+        self._delete_garbage(garbage)
+        last_key = self._units.last_store_key()
+        used = [
+            (int.from_bytes(store_key[1:], "big"), int.from_bytes(count, "big"))
+            for store_key, count in self._index.iterate(USED_ROWS)
+        ]
+        ends = [first + count for first, count in used]
+        after_last = 0 if last_key is None else int.from_bytes(last_key, "big") + 1
+        self._next_counter = max(self._totals.swept_counter, after_last, *ends, 0)
+        self._sweep(used)
+        for store_key, encoded in self._index.iterate(PENDING_ROWS):
+            self._load_pending(shard_name(store_key), read_row(encoded, PendingRow))
+
+    def _sweep(self, used: Sequence[tuple[int, int]]) -> None:
+        """Delete the units, written since the last start, of shards that were never finished."""
+        orphans: list[int] = []
+        position = self._totals.swept_counter
+        for first, count in (*sorted(used), (self._next_counter, 0)):
+            if first - position > SWEPT_COUNTERS_MAX:
+                break
+            orphans.extend(range(position, first))
+            position = max(position, first + count)
+        self._drop_units(orphans)
+        batch = WriteBatch()
+        for first, _ in used:
+            batch.delete(USED_ROWS + counter_key(first))
+        self._totals = TotalsRow(bytes_held=self._totals.bytes_held, swept_counter=self._next_counter)
+        self._write_index(batch, added_bytes=0, purpose=WritePurpose.CONSENSUS)
+
+    def _load_pending(self, name: ShardName, pending: PendingRow) -> None:
+        row = self._reader.row(name)
+        if row is None:
+            raise StoreDamagedError(f"uncommitted shard {name.segment_id.hex()[:16]}/{name.column} has no row")
+        self._pending[name] = _Pending(row.tenant, shape_of(row), pending.expiry_height)
+        self._charges.add_known(row.tenant, shape_of(row))
+
+    def _opened(self, name: ShardName, tenant: TenantId, shape: SegmentShape) -> OpenShard:
+        """Return the open shard, charged to its tenant when it is new. The caller holds the lock."""
+        shard = self._open.get(name)
+        if shard is None:
+            self._charges.add(tenant, shape)
+            shard = self._open[name] = OpenShard(tenant, shape, time.monotonic())
+        _require_same(shard.tenant, shard.shape, tenant, shape)
+        return shard
+
+    def _reserve(self, count: int) -> int:
+        """Return the first of `count` new counters. The caller holds the lock."""
+        first, self._next_counter = self._next_counter, self._next_counter + count
+        return first
+
+    def _write_missing_leaves(self, names: Iterable[ShardName]) -> None:
+        """Write the leaf hashes of complete shards whose last pieces crossed each other."""
+        batch = WriteBatch()
+        placed: list[tuple[OpenShard, int]] = []
+        with self._lock:
+            for name in dict.fromkeys(names):
+                shard = self._open.get(name)
+                if shard is not None and shard.missing_count == 0 and shard.leaves_counter is None:
+                    counter = self._reserve(1)
+                    batch.put(counter_key(counter), b"".join(shard.complete_leaves()))
+                    placed.append((shard, counter))
+        if placed:
+            self._commit.write(batch)
+        for shard, counter in placed:
+            shard.leaves_counter = counter
+
+    def _complete_row(self, name: ShardName) -> ShardRow | None:
+        with self._lock:
+            shard = self._open.get(name)
+            if shard is None or shard.missing_count or shard.leaves_counter is None:
+                return None
+            return ShardRow(
+                tenant=shard.tenant,
+                k=shard.shape.k,
+                segment_bytes=shard.shape.segment_bytes,
+                root=root_of(shard.complete_leaves()),
+                runs=runs_of(counter for counter in shard.counters if counter is not None),
+                leaves_counter=shard.leaves_counter,
+            )
+
+    def _prolonged(
+        self, rows: dict[ShardName, ShardRow], fresh: dict[ShardName, ShardRow], expiry_height: Height
+    ) -> dict[ShardName, _Pending]:
+        """Return the uncommitted shards whose expiry height is new or rises."""
+        with self._lock:
+            known = {name: self._pending[name].expiry_height for name in rows if name in self._pending}
+        return {
+            name: _Pending(row.tenant, shape_of(row), expiry_height)
+            for name, row in rows.items()
+            if name in fresh or known.get(name, expiry_height) < expiry_height
+        }
+
+    def _write_index(self, batch: WriteBatch, *, added_bytes: int, purpose: WritePurpose = WritePurpose.TENANT) -> None:
+        """Write a change of the index with the totals after it. The caller holds the index lock, or is the start."""
+        totals = TotalsRow(bytes_held=self._totals.bytes_held + added_bytes, swept_counter=self._totals.swept_counter)
+        batch.put(TOTALS_KEY, encode(totals))
+        self._index.write(batch, purpose=purpose)
+        self._totals = totals
+
+    def _drop_open(self, name: ShardName) -> None:
+        with self._lock:
+            shard = self._open.pop(name, None)
+            if shard is None:
+                return
+            self._charges.remove(shard.tenant, shard.shape)
+        counters = [counter for counter in (*shard.counters, shard.leaves_counter) if counter is not None]
+        self._drop_units(counters)
+
+    def _forget(self, name: ShardName) -> None:
+        """Drop what memory knows of a shard whose row is gone."""
+        self._forget_pending(name)
+        self._reader.forget(name)
+
+    def _forget_pending(self, name: ShardName) -> None:
+        with self._lock:
+            pending = self._pending.pop(name, None)
+            if pending is not None:
+                self._charges.remove(pending.tenant, pending.shape)
+
+    def _delete_garbage(self, garbage: Sequence[Sequence[UnitRun]]) -> None:
+        """Delete the units of deleted shards, then the rows that remember to."""
+        if not garbage:
+            return
+        self._drop_units([counter for runs in garbage for counter in counters_of(runs)], Durability.FLUSHED)
+        batch = WriteBatch()
+        for runs in garbage:
+            batch.delete(GARBAGE_ROWS + counter_key(runs[-1].first_counter))
+        self._index.write(batch, durability=Durability.BUFFERED)
+
+    def _drop_units(self, counters: Sequence[int], durability: Durability = Durability.BUFFERED) -> None:
+        if not counters:
+            return
+        batch = WriteBatch()
+        for counter in counters:
+            batch.delete(counter_key(counter))
+        self._units.write(batch, durability=durability)
+        with self._lock:
+            self._deleted.extend(runs_of(sorted(counters)))
+            if len(self._deleted) > DELETED_RUNS_MAX:
+                del self._deleted[:-DELETED_RUNS_MAX]  # LevelDB's own compactions get to the others in time
+
+
+def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:
+    batch = WriteBatch()
+    for position, unit in enumerate(piece.units):
+        batch.put(counter_key(first_counter + position), unit)
+    return batch
+
+
+def _stored(name: ShardName, row: ShardRow) -> StoredShard:
+    return StoredShard(name=name, tenant=row.tenant, shape=shape_of(row), root=row.root)
+
+
+def _require_same(known_tenant: TenantId, known_shape: SegmentShape, tenant: TenantId, shape: SegmentShape) -> None:
+    if known_tenant != tenant:
+        raise RejectionError(RejectionReason.NOT_GRANTED, "this shard is another tenant's")
+    if (known_shape.segment_bytes, known_shape.k) != (shape.segment_bytes, shape.k):
+        raise RejectionError(RejectionReason.MALFORMED, f"this shard came with {known_shape}, not {shape}")

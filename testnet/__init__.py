@@ -1,0 +1,1 @@
+"""The nine together: genesis, cluster, scenarios, the console script."""

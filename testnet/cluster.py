@@ -1,0 +1,231 @@
+"""Nine nodes as nine operating-system processes on loopback: start, watch, kill, burn, start again, stop.
+
+Every function takes the testnet's home and looks at the disk and the processes anew, so that commands of different
+shells see the same cluster. Nothing is ended but what a pid file of this home names and started itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from consensus.genesis import Genesis
+from node.errors import ConfigurationError, NodeError, PeerUnreachableError
+from storage.genesis import Seat, storage_genesis
+from storage.identifiers import SeatIndex
+from testnet.genesis import read_testnet
+from testnet.processes import (
+    OwnedProcess,
+    end_process,
+    kill_process,
+    running_process,
+    start_process,
+    wait_until_ended,
+)
+from testnet.status_query import NodeStatus, ask_status
+
+READY_SECONDS_MAX: Final = 60.0
+"""Nine nodes import libp2p in 3 s on two cores and then dial each other; beyond this something is wrong."""
+STOP_SECONDS_MAX: Final = 10.0
+"""A node told to stop closes its databases in well under a second; then it is killed."""
+POLL_SECONDS: Final = 0.1
+SURVIVES_FIRE: Final = frozenset({"keys", "config.toml", "genesis"})
+"""What an operator keeps in the safe: burning a seat leaves only these."""
+LOG_TAIL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A testnet's home and the seats that its genesis names."""
+
+    home: Path
+    genesis: Genesis
+    seats: tuple[Seat, ...]
+
+    def seat_home(self, seat: SeatIndex) -> Path:
+        """Return the home directory of one seat's node."""
+        return self.home / f"seat-{seat}"
+
+    def log_file(self, seat: SeatIndex) -> Path:
+        """Return the file that holds what a seat's node printed."""
+        return self.seat_home(seat) / "log"
+
+    def all_seats(self) -> tuple[SeatIndex, ...]:
+        """Return every seat in order."""
+        return tuple(SeatIndex(index) for index in range(len(self.seats)))
+
+    def api_address(self, seat: SeatIndex) -> str:
+        """Return the URL of a seat's API."""
+        return f"http://{self.seats[seat].host}:{self.seats[seat].api_port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatState:
+    """One seat as seen from outside: its process, and what its API says (None: no answer)."""
+
+    seat: SeatIndex
+    operator: str
+    site: str
+    process_id: int | None
+    api: str
+    status: NodeStatus | None
+
+    @property
+    def is_voting(self) -> bool:
+        """Tell whether the node answers and takes part in agreement."""
+        return self.status is not None and self.status.voting
+
+
+def open_cluster(home: Path) -> Cluster:
+    """Return the cluster of a testnet's home or raise ConfigurationError."""
+    genesis = read_testnet(home)
+    return Cluster(home=home, genesis=genesis, seats=storage_genesis(genesis).seats)
+
+
+def chosen_seats(cluster: Cluster, numbers: Sequence[int]) -> tuple[SeatIndex, ...]:
+    """Return the named seats, each once, or raise ConfigurationError for one that does not exist."""
+    for number in numbers:
+        if not 0 <= number < len(cluster.seats):
+            raise ConfigurationError(f"there is no seat {number}: seats are 0 to {len(cluster.seats) - 1}")
+    return tuple(SeatIndex(number) for number in dict.fromkeys(numbers))
+
+
+def process_of(cluster: Cluster, seat: SeatIndex) -> OwnedProcess | None:
+    """Return the running process of a seat, None when it is down."""
+    return running_process(cluster.seat_home(seat) / "pid")
+
+
+def start_seat(cluster: Cluster, seat: SeatIndex) -> OwnedProcess:
+    """Start a seat's node and return at once; `wait_for_seats` waits for it.
+
+    Raises:
+        ConfigurationError: It runs already, or its keys are gone.
+        OSError: The process cannot be started.
+    """
+    home = cluster.seat_home(seat)
+    running = process_of(cluster, seat)
+    if running is not None:
+        raise ConfigurationError(f"seat {seat} runs already as process {running.pid}")
+    if not (home / "keys" / "signing").is_file():
+        raise ConfigurationError(f"seat {seat} has no keys in {home / 'keys'}: put them back from the operator's safe")
+    # -P: a folder named `node` or `storage` where the user happens to stand must not be imported.
+    command = (sys.executable, "-P", "-m", "testnet.cli", "node", "run", "--home", str(home))
+    return start_process(command, home / "pid", cluster.log_file(seat))
+
+
+def kill_seat(cluster: Cluster, seat: SeatIndex) -> bool:
+    """End a seat's node with SIGKILL; False when it was not running."""
+    running = process_of(cluster, seat)
+    if running is None:
+        return False
+    kill_process(running)
+    return True
+
+
+def burn_seat(cluster: Cluster, seat: SeatIndex) -> None:
+    """End a seat's node with SIGKILL and destroy its disk: chain, shards, log and signer record. The safe survives."""
+    kill_seat(cluster, seat)
+    for path in cluster.seat_home(seat).iterdir():
+        if path.name in SURVIVES_FIRE:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def stop_all(cluster: Cluster) -> tuple[SeatIndex, ...]:
+    """Tell every running node to stop, kill those that do not within STOP_SECONDS_MAX, and return who ran."""
+    running = {seat: owned for seat in cluster.all_seats() if (owned := process_of(cluster, seat)) is not None}
+    for owned in running.values():
+        end_process(owned, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    for owned in running.values():
+        if not wait_until_ended(owned, max(0.0, deadline - time.monotonic())):
+            kill_process(owned)
+    return tuple(running)
+
+
+def cluster_states(cluster: Cluster, seats: Sequence[SeatIndex] | None = None) -> tuple[SeatState, ...]:
+    """Ask seats (all by default) at once what they are doing; one that does not answer has no status."""
+    chosen = cluster.all_seats() if seats is None else tuple(seats)
+    with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
+        return tuple(pool.map(partial(seat_state, cluster), chosen))
+
+
+def seat_state(cluster: Cluster, seat: SeatIndex) -> SeatState:
+    """Look at one seat's process and ask its API."""
+    running = process_of(cluster, seat)
+    return SeatState(
+        seat=seat,
+        operator=cluster.seats[seat].operator,
+        site=cluster.seats[seat].site,
+        process_id=None if running is None else running.pid,
+        api=cluster.api_address(seat),
+        status=None if running is None else ask_status(cluster.seats[seat].host, cluster.seats[seat].api_port),
+    )
+
+
+def wait_for_seats(
+    cluster: Cluster,
+    seats: Sequence[SeatIndex],
+    is_ready: Callable[[SeatState], bool],
+    on_progress: Callable[[int], None] = lambda _ready: None,
+    seconds_max: float = READY_SECONDS_MAX,
+) -> tuple[SeatState, ...]:
+    """Wait until every seat is ready and return their states.
+
+    Args:
+        is_ready: For example `SeatState.is_voting`, or that it answers.
+        on_progress: Called with the number of ready seats whenever all were asked.
+
+    Raises:
+        NodeError: A process ended; the message carries the last line of its log.
+        PeerUnreachableError: Not all ready within seconds_max; names the seats and their logs.
+    """
+    deadline = time.monotonic() + seconds_max
+    while True:
+        states = cluster_states(cluster, seats)
+        on_progress(sum(is_ready(state) for state in states))
+        if all(is_ready(state) for state in states):
+            return states
+        for state in states:
+            if state.process_id is None:
+                raise NodeError(f"seat {state.seat} ended: {last_line(cluster, state.seat)}")
+        if time.monotonic() >= deadline:
+            late = ", ".join(str(state.seat) for state in states if not is_ready(state))
+            raise PeerUnreachableError(
+                f"not ready after {seconds_max:.0f} s: seats {late}; see {cluster.home}/seat-*/log"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def last_line(cluster: Cluster, seat: SeatIndex) -> str:
+    """Return the last line that a node printed, for an error message, with the name of the file."""
+    path = cluster.log_file(seat)
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+    except FileNotFoundError:
+        return f"no log in {path}"
+    said = [line.strip() for line in lines if line.strip()]
+    return f"{said[-1] if said else 'it said nothing'} (log: {path})"
+
+
+def answers(state: SeatState) -> bool:
+    """Tell whether a seat's API answers."""
+    return state.status is not None
+
+
+def votes(state: SeatState) -> bool:
+    """Tell whether a seat answers and takes part in agreement."""
+    return state.is_voting

@@ -1,0 +1,187 @@
+"""Makes a testnet's home: nine operators with keys and free ports, one tenant with a granted client, one genesis.
+
+Layout of a testnet's home (all secrets are files of mode 0600 that hold hex and a line end):
+
+    genesis                     what every hash and signature of this chain is bound to
+    seat-0 .. seat-8            each a node's whole home, movable to a machine of its own:
+        config.toml             which seat this is, the pinned genesis hash; settings of node/config.py
+        genesis
+        keys/signing            32-byte seed: votes, receipts, the seat's transactions
+        keys/network            32-byte seed: libp2p identity and TLS certificate
+        log                     what the node printed
+        pid                     the running process (testnet/processes.py)
+    client                      a granted client of the demo tenant (node/client/home.py)
+    tenant/signing              32-byte seed of the tenant itself: grants and revokes
+
+The home's genesis is written last: a home without it was not finished and is refused.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from consensus.encoding import encode
+from consensus.genesis import GENESIS_BYTES_MAX, ConsensusParameters, Genesis, decode_genesis, genesis_hash
+from consensus.identifiers import Milliseconds
+from consensus.signing import SigningKey
+from node.client.home import write_client_home
+from node.errors import ConfigurationError
+from node.keys import SEED_BYTES, OperatorKeys, create_keys, write_key
+from node.network.certificates import make_certificate
+from node.signer import create_signer_record
+from storage.genesis import GenesisTenant, Grant, Seat, StorageGenesis, StorageParameters, encode_storage_genesis
+from storage.identifiers import TenantId
+
+LOOPBACK: Final = "127.0.0.1"
+PORT_MIN: Final = 15_000
+PORT_MAX: Final = 32_000
+"""Below the ports that Linux gives to outgoing connections (from 32768): a seat that was down finds its own free."""
+PORTS_PER_SEAT: Final = 3
+CONFIGURATION: Final = '# Settings of one node; node/config.py names them all.\nseat = {seat}\ngenesis_hash = "{pin}"\n'
+PORT_ATTEMPTS_MAX: Final = 200
+TENANT_BYTES: Final = 16
+FOLDER_MODE: Final = 0o700
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """A legal person of the consortium and a placeholder for where its site might stand."""
+
+    name: str
+    site: str
+
+
+OPERATORS: Final = (
+    Operator(name="Adista", site="Nancy (example)"),
+    Operator(name="Alekso", site="Metz (example)"),
+    Operator(name="Advanced", site="Strasbourg (example)"),
+    Operator(name="Mediamatrix", site="Mulhouse (example)"),
+    Operator(name="Data-Sup", site="Reims (example)"),
+    Operator(name="Hexanet", site="Troyes (example)"),
+    Operator(name="Ikoula", site="Épinal (example)"),
+    Operator(name="nLighten", site="Colmar (example)"),
+    Operator(name="SDV", site="Charleville-Mézières (example)"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantKeys:
+    """The demo tenant: its handle, its own key and its client's."""
+
+    tenant: TenantId
+    owner: SigningKey
+    client: SigningKey
+
+
+def make_testnet(home: Path, operators: tuple[Operator, ...] = OPERATORS) -> Genesis:
+    """Fill an empty or absent directory with a testnet's home and return its genesis.
+
+    Raises:
+        ConfigurationError: The directory holds something, or no free ports were found.
+        OSError: It cannot be written.
+    """
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise ConfigurationError(f"{home} is not empty: name an empty or absent directory")
+    home.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    seat_homes = tuple(home / f"seat-{index}" for index in range(len(operators)))
+    seat_keys = tuple(create_keys(seat_home / "keys") for seat_home in seat_homes)
+    tenant_keys = TenantKeys(
+        tenant=TenantId(secrets.token_bytes(TENANT_BYTES)),
+        owner=SigningKey(secrets.token_bytes(SEED_BYTES)),
+        client=SigningKey(secrets.token_bytes(SEED_BYTES)),
+    )
+    genesis = _genesis(operators, seat_keys, tenant_keys, free_ports(PORTS_PER_SEAT * len(operators)))
+    encoded = encode(genesis)
+    for index, seat_home in enumerate(seat_homes):
+        (seat_home / "genesis").write_bytes(encoded)
+        (seat_home / "config.toml").write_text(CONFIGURATION.format(seat=index, pin=genesis_hash(genesis).hex()))
+        create_signer_record(seat_home)
+    _write_tenant(home, encoded, tenant_keys)
+    (home / "genesis").write_bytes(encoded)
+    return genesis
+
+
+def read_testnet(home: Path) -> Genesis:
+    """Return the genesis of a testnet's home.
+
+    Raises:
+        ConfigurationError: There is none; the message says how to make one.
+    """
+    path = home / "genesis"
+    if not path.is_file():
+        raise ConfigurationError(f"{home} holds no testnet: make one with `grandest testnet up --home {home}`")
+    with path.open("rb") as file:
+        return decode_genesis(file.read(GENESIS_BYTES_MAX + 1))
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Return distinct loopback TCP ports that nobody listens on now.
+
+    Raises:
+        ConfigurationError: Too few were found.
+    """
+    found: list[int] = []
+    for _ in range(PORT_ATTEMPTS_MAX + 4 * count):
+        if len(found) == count:
+            return tuple(found)
+        port = PORT_MIN + secrets.randbelow(PORT_MAX - PORT_MIN)
+        if port not in found and _is_free(port):
+            found.append(port)
+    raise ConfigurationError(
+        f"found {len(found)} of {count} free ports in {PORT_MIN} to {PORT_MAX}: stop other testnets"
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _genesis(
+    operators: tuple[Operator, ...], seat_keys: tuple[OperatorKeys, ...], tenant: TenantKeys, ports: tuple[int, ...]
+) -> Genesis:
+    seats = tuple(
+        Seat(
+            operator=operator.name,
+            site=operator.site,
+            network_key=keys.network.public,
+            certificate=make_certificate(keys.network),
+            host=LOOPBACK,
+            libp2p_port=ports[PORTS_PER_SEAT * index],
+            shard_port=ports[PORTS_PER_SEAT * index + 1],
+            api_port=ports[PORTS_PER_SEAT * index + 2],
+        )
+        for index, (operator, keys) in enumerate(zip(operators, seat_keys, strict=True))
+    )
+    grant = Grant(public_key=tenant.client.public, certificate=make_certificate(tenant.client))
+    demo = GenesisTenant(tenant=tenant.tenant, public_key=tenant.owner.public, grants=(grant,))
+    application = StorageGenesis(seats=seats, tenants=(demo,), parameters=StorageParameters())
+    return Genesis(
+        chain_id=f"grandest-testnet-{secrets.token_hex(4)}",
+        time_ms=Milliseconds(time.time_ns() // 1_000_000),
+        members=tuple(keys.signing.public for keys in seat_keys),
+        parameters=ConsensusParameters(),
+        application=encode_storage_genesis(application),
+    )
+
+
+def _write_tenant(home: Path, genesis: bytes, keys: TenantKeys) -> None:
+    """Write the demo tenant's own key, and its client's home with a fresh master key."""
+    (home / "tenant").mkdir(mode=FOLDER_MODE)
+    write_key(home / "tenant" / "signing", keys.owner.seed())
+    write_client_home(
+        home / "client",
+        signing_seed=keys.client.seed(),
+        master_seed=secrets.token_bytes(SEED_BYTES),
+        tenant=keys.tenant,
+        genesis=genesis,
+    )

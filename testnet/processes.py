@@ -1,0 +1,131 @@
+"""Processes that outlive the command that started them, found again by a file and never mistaken for another.
+
+A pid file holds `PID START BOOT` : the process, the clock tick since boot at which it started, the boot. A process that
+got a recycled pid has another start, and is never signalled. Signals go through a pidfd, so that the process that was
+checked is the one that is ended (Linux 5.3).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from node.errors import NodeError
+
+END_SECONDS_MAX: Final = 10.0
+"""A killed process is gone within milliseconds; this long only under heavy swapping."""
+POLL_SECONDS: Final = 0.01
+LOG_MODE: Final = 0o600
+STATE_FIELD: Final = 0
+START_FIELD: Final = 19
+"""Positions after the command's name in /proc/PID/stat (fields 3 and 22 of proc(5))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedProcess:
+    """A process that we started."""
+
+    pid: int
+    start_ticks: int
+    boot: str
+
+
+def start_process(command: tuple[str, ...], pid_file: Path, log_file: Path) -> OwnedProcess:
+    """Start a process in a session of its own, its output appended to a log, and remember it in a file.
+
+    Raises:
+        OSError: The program or the files cannot be opened.
+        NodeError: It ended at once.
+    """
+    output = (os.POSIX_SPAWN_OPEN, 1, str(log_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE)
+    nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    errors = (os.POSIX_SPAWN_DUP2, 1, 2)
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=(nothing, output, errors), setsid=True)
+    start_ticks = _start_ticks(pid)
+    if start_ticks is None:
+        raise NodeError(f"the process ended at once: see {log_file}")
+    owned = OwnedProcess(pid=pid, start_ticks=start_ticks, boot=_boot())
+    fresh = pid_file.with_suffix(".new")
+    fresh.write_text(f"{owned.pid} {owned.start_ticks} {owned.boot}\n")
+    fresh.replace(pid_file)
+    return owned
+
+
+def running_process(pid_file: Path) -> OwnedProcess | None:
+    """Return the process that a pid file names if it still runs; None when it ended or the file is absent or torn."""
+    try:
+        pid, start_ticks, boot = pid_file.read_text().split()
+        owned = OwnedProcess(pid=int(pid), start_ticks=int(start_ticks), boot=boot)
+    except (FileNotFoundError, ValueError):
+        return None
+    return owned if is_running(owned) else None
+
+
+def is_running(owned: OwnedProcess) -> bool:
+    """Tell whether this very process, not a successor of its number, still runs."""
+    return owned.boot == _boot() and _start_ticks(owned.pid) == owned.start_ticks
+
+
+def end_process(owned: OwnedProcess, signal_number: signal.Signals) -> None:
+    """Send a signal to this very process; nothing happens when it is gone."""
+    try:
+        descriptor = os.pidfd_open(owned.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Checked after the descriptor was opened: it holds this process even if the number is reused now.
+        if is_running(owned):
+            signal.pidfd_send_signal(descriptor, signal_number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def wait_until_ended(owned: OwnedProcess, seconds: float = END_SECONDS_MAX) -> bool:
+    """Wait for a process to end; False when it still runs after that time."""
+    deadline = time.monotonic() + seconds
+    while is_running(owned):
+        if time.monotonic() >= deadline:
+            return False
+        _reap(owned.pid)
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def kill_process(owned: OwnedProcess) -> None:
+    """SIGKILL, and return when the process is gone.
+
+    Raises:
+        NodeError: It is still there after END_SECONDS_MAX.
+    """
+    end_process(owned, signal.SIGKILL)
+    if not wait_until_ended(owned):
+        raise NodeError(f"process {owned.pid} does not end: it hangs in the kernel, look at its disk")
+
+
+def _reap(pid: int) -> None:
+    """Collect an ended child, so that it does not stay as a zombie; others' children are none of ours."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process started; None when there is none, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in parentheses may hold spaces and parentheses: fields begin after the last one.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[STATE_FIELD] in {"Z", "X"} else int(fields[START_FIELD])
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

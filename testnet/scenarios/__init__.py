@@ -1,0 +1,1 @@
+"""Named disasters, one a file, that nine real processes live through."""

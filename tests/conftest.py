@@ -1,0 +1,24 @@
+"""What every test shares: Hypothesis profiles, and the group that keeps integration tests one after the other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+
+# No deadline and no complaint about slowness: the machine is shared, and a slow example is not a wrong one.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("campaign", settings.get_profile("default"), max_examples=20_000)
+settings.load_profile(os.environ.get("GRANDEST_HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lives under tests/integration, and give it one worker: nine processes at a time are enough."""
+    for item in items:
+        if item.path.is_relative_to(TESTS / "integration"):
+            item.add_marker(pytest.mark.integration)
+            item.add_marker(pytest.mark.xdist_group("integration"))

@@ -1,0 +1,129 @@
+"""Every record kind of the room has one encoding, and nothing else decodes to it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consensus import blocks, certificates, events, evidence, genesis, messages, proposals, votes
+from consensus.encoding import Record, decode, encode
+from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import BlockHash, Height, MemberIndex, Round
+from consensus.votes import Precommit
+from tests.strategies import records
+
+MODULES = (votes, proposals, certificates, evidence, blocks, genesis, events, messages)
+KINDS = sorted(
+    {
+        kind
+        for module in MODULES
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
+    },
+    key=lambda kind: kind.__name__,
+)
+BYTES_MAX = 1024 * 1024
+
+
+def test_the_room_has_its_record_kinds() -> None:
+    assert len(KINDS) >= 38
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_what_was_encoded_decodes_to_the_same_record(kind: type[Record]) -> None:
+    @settings(max_examples=25)
+    @given(record=records(kind))
+    def check(record: Record) -> None:
+        assert decode(encode(record), kind, bytes_max=BYTES_MAX) == record
+
+    check()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_changed_encoding_is_refused_or_another_record(kind: type[Record]) -> None:
+    @settings(max_examples=25)
+    @given(record=records(kind), mutation=st.randoms(use_true_random=False))
+    def check(record: Record, mutation: Random) -> None:
+        encoded = bytearray(encode(record))
+        encoded[mutation.randrange(len(encoded))] ^= 1 << mutation.randrange(8)
+        try:
+            decoded = decode(bytes(encoded), kind, bytes_max=BYTES_MAX)
+        except RejectionError:
+            return
+        assert decoded != record
+
+    check()
+
+
+VOTE = Precommit(height=Height(5), round=Round(2), block_hash=BlockHash(bytes(32)), member=MemberIndex(8))
+
+
+def test_a_vote_has_the_bytes_that_the_formats_page_shows() -> None:
+    assert encode(VOTE).hex() == "95020502c420" + "00" * 32 + "08"
+
+
+def refused(encoded: bytes, bytes_max: int = BYTES_MAX) -> RejectionReason:
+    with pytest.raises(RejectionError) as caught:
+        decode(encoded, Precommit, bytes_max=bytes_max)
+    return caught.value.reason
+
+
+def test_a_number_in_more_bytes_than_it_needs_is_refused() -> None:
+    wide = encode(VOTE).replace(b"\x95\x02\x05", b"\x95\x02\xcc\x05")
+    assert msgpack.unpackb(wide) == msgpack.unpackb(encode(VOTE))
+    assert refused(wide) is RejectionReason.NOT_CANONICAL
+
+
+def test_oversized_bytes_are_refused_unread() -> None:
+    assert refused(b"\xff" * 11, bytes_max=10) is RejectionReason.OVERSIZED
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (2, 5, 2, bytes(31), 8),  # a short hash
+        (2, -1, 2, bytes(32), 8),  # below the least height
+        (2, 5, 2**31, bytes(32), 8),  # above the last round
+        (2, 5, 2, bytes(32), 64),  # beyond the largest member set
+        (2, 5, 2, bytes(32), 8, 0),  # a field too many
+        (2, 5, 2, bytes(32)),  # a field too few
+        (1, 5, 2, bytes(32), 8),  # another kind's tag
+        (2, 5.0, 2, bytes(32), 8),  # a float
+        (2, 5, 2, "0" * 32, 8),  # text for bytes
+        {"height": 5},  # a map
+        None,
+    ],
+)
+def test_what_is_not_this_record_is_malformed(value: object) -> None:
+    assert refused(msgpack.packb(value)) is RejectionReason.MALFORMED
+
+
+BROKEN = [b"", b"\xc1", b"\x95\x02", encode(VOTE) + b"\0", b"\x91" * 5000 + b"\xc0"]
+MAPS = [b"\x80", b"\x81\x80\xc0", b"\x81\x90\xc0"]
+
+
+@pytest.mark.parametrize("encoded", BROKEN + MAPS)
+def test_broken_or_nested_bytes_are_malformed(encoded: bytes) -> None:
+    assert refused(encoded) is RejectionReason.MALFORMED
+
+
+def test_a_message_from_the_wire_comes_back_whole() -> None:
+    message = messages.StatusMessage(height=Height(7), round=Round(0))
+    assert messages.decode_message(messages.encode_message(message)) == message
+    request = messages.BlocksRequest(from_height=Height(1), count=64)
+    assert messages.decode_request(messages.encode_request(request)) == request
+    response = messages.BlocksResponse(decided=())
+    assert messages.decode_response(messages.encode_response(response)) == response
+
+
+def test_messages_beyond_their_limit_are_refused() -> None:
+    with pytest.raises(RejectionError) as caught:
+        messages.decode_message(bytes(messages.MESSAGE_BYTES_MAX + 1))
+    assert caught.value.reason is RejectionReason.OVERSIZED
+    with pytest.raises(RejectionError) as caught:
+        messages.decode_request(bytes(messages.REQUEST_BYTES_MAX + 1))
+    assert caught.value.reason is RejectionReason.OVERSIZED

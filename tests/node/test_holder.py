@@ -1,0 +1,287 @@
+"""A holder keeps, signs and serves by right; what it cannot vouch for it neither signs nor serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trio
+
+from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import GenesisHash, Height, PublicKey
+from consensus.signing import SigningKey
+from node.holder import Holder, HolderIdentity
+from node.network.certificates import make_certificate
+from node.network.shard_channel import ShardServer, open_shard_client
+from node.network.shard_messages import (
+    AskHeld,
+    AskReceipt,
+    HeldAnswer,
+    LeavesAnswer,
+    Message,
+    PieceAnswer,
+    ReadLeaves,
+    ReadPiece,
+    ReadRecords,
+    ReceiptAnswer,
+    RecordsAnswer,
+    Request,
+    RequestFrame,
+    Stored,
+    StoreUnits,
+)
+from storage.errors import ShardCorruptError, ShardMissingError
+from storage.identifiers import UNIT_BYTES, ColumnIndex, RecordAddress, SeatIndex, SegmentId, ShardRoot, TenantId
+from storage.merkle import check_range, check_shard, leaf_hashes, root_of
+from storage.receipts import ReceiptItem, check_receipt, held_positions
+from storage.segments import SegmentShape, code_segment
+from storage.stores.memory import MemoryShardStore
+from storage.stores.protocols import ShardName
+from storage.stores.units import LevelShardStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from storage.stores.protocols import ShardStore
+
+MEMBER: Final = PublicKey(b"m" * 32)
+CLIENT: Final = PublicKey(b"c" * 32)
+RIVAL: Final = PublicKey(b"r" * 32)
+TENANT: Final = TenantId(b"t" * 16)
+RIVALS: Final = TenantId(b"v" * 16)
+GENESIS: Final = GenesisHash(b"g" * 32)
+SIGNING_KEY: Final = SigningKey(b"s" * 32)
+SEAT: Final = SeatIndex(4)
+COLUMN: Final = ColumnIndex(2)
+START: Final = Height(10)
+SHAPE: Final = SegmentShape(500_000, 6)
+SHARD: Final = bytes(position % 253 for position in range(SHAPE.shard_bytes))
+ROOT: Final = root_of(leaf_hashes(SHARD))
+
+
+@dataclass
+class Chain:
+    """What the ledger would say."""
+
+    members: set[PublicKey] = field(default_factory=lambda: {MEMBER})
+    grants: set[tuple[PublicKey, TenantId]] = field(default_factory=lambda: {(CLIENT, TENANT), (RIVAL, RIVALS)})
+    live: set[SegmentId] = field(default_factory=set[SegmentId])
+    at: Height = START
+
+    def height(self) -> Height:
+        return self.at
+
+    def is_member(self, peer: PublicKey) -> bool:
+        return peer in self.members
+
+    def is_granted(self, peer: PublicKey, tenant: TenantId) -> bool:
+        return (peer, tenant) in self.grants
+
+    def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
+        return frozenset(self.live & set(segment_ids))
+
+
+@dataclass
+class Records:
+    rows: dict[RecordAddress, bytes] = field(default_factory=dict[RecordAddress, bytes])
+
+    def read(self, addresses: Sequence[RecordAddress]) -> dict[RecordAddress, bytes]:
+        return {address: self.rows[address] for address in addresses if address in self.rows}
+
+
+@dataclass
+class Place:
+    """A holder with all it stands on."""
+
+    shards: ShardStore = field(default_factory=MemoryShardStore)
+    chain: Chain = field(default_factory=Chain)
+    records: Records = field(default_factory=Records)
+    corrupt: list[ShardName] = field(default_factory=list[ShardName])
+    holder: Holder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.holder = Holder(
+            identity=HolderIdentity(seat=SEAT, signing_key=SIGNING_KEY, genesis_hash=GENESIS),
+            shards=self.shards,
+            records=self.records,
+            chain=self.chain,
+            on_corrupt=self.corrupt.append,
+        )
+
+    async def ask(self, peer: PublicKey, body: Request, bulk: bytes = b"") -> Message:
+        return await self.holder.answer(peer, RequestFrame(1, body, memoryview(bulk)))
+
+    async def store(self, segment_id: SegmentId, peer: PublicKey = CLIENT, tenant: TenantId = TENANT) -> None:
+        for offset in range(0, len(SHARD), UNIT_BYTES):
+            answer = await self.ask(peer, _store(segment_id, offset, tenant), SHARD[offset : offset + UNIT_BYTES])
+            assert answer.body == Stored()
+
+    async def receipt(self, *items: ReceiptItem, expiry: int = 20, peer: PublicKey = CLIENT) -> ReceiptAnswer:
+        answer = await self.ask(peer, AskReceipt(tenant=TENANT, items=items, expiry_height=Height(expiry)))
+        assert isinstance(answer.body, ReceiptAnswer)
+        return answer.body
+
+
+def _segment(number: int) -> SegmentId:
+    return SegmentId(bytes([number]) * 32)
+
+
+def _store(segment_id: SegmentId, offset: int, tenant: TenantId = TENANT) -> StoreUnits:
+    return StoreUnits(
+        tenant=tenant, segment_id=segment_id, column=COLUMN, k=SHAPE.k, segment_bytes=SHAPE.segment_bytes, offset=offset
+    )
+
+
+def _item(number: int, root: ShardRoot = ROOT, shard_bytes: int = len(SHARD)) -> ReceiptItem:
+    return ReceiptItem(segment_id=_segment(number), column=COLUMN, shard_root=root, shard_bytes=shard_bytes)
+
+
+async def test_a_receipt_covers_exactly_what_is_held_with_the_root_asked() -> None:
+    place = Place()
+    for number in (1, 3, 4, 5):
+        await place.store(_segment(number))
+    await place.ask(CLIENT, _store(_segment(6), 0), SHARD[:UNIT_BYTES])
+    batch = (_item(1), _item(2), _item(3), _item(4, ShardRoot(b"x" * 32)), _item(5, shard_bytes=64), _item(6))
+    receipt = (await place.receipt(*batch)).receipt
+    assert receipt is not None
+    assert held_positions(receipt.held, len(batch)) == (0, 2)
+    assert check_receipt(receipt, GENESIS, tenant=TENANT, batch=batch, public_key=SIGNING_KEY.public) == (0, 2)
+    assert (receipt.seat, receipt.expiry_height) == (SEAT, 20)
+    assert (await place.receipt(_item(2), _item(6))).receipt is None
+
+
+@pytest.mark.parametrize("expiry", [0, 9, 10, 1_011])
+async def test_a_receipt_expires_after_now_and_within_the_limit(expiry: int) -> None:
+    place = Place()
+    await place.store(_segment(1))
+    with pytest.raises(RejectionError) as refused:
+        await place.receipt(_item(1), expiry=expiry)
+    assert refused.value.reason is RejectionReason.TOO_LATE
+
+
+async def test_a_segment_asked_for_twice_is_refused() -> None:
+    place = Place()
+    await place.store(_segment(1))
+    with pytest.raises(RejectionError, match="twice"):
+        await place.receipt(_item(1), _item(1))
+
+
+@pytest.mark.parametrize("peer", [MEMBER, RIVAL])
+async def test_only_who_acts_for_a_tenant_stores_and_asks_receipts(peer: PublicKey) -> None:
+    place = Place()
+    with pytest.raises(RejectionError) as refused:
+        await place.store(_segment(1), peer)
+    assert refused.value.reason is RejectionReason.NOT_GRANTED
+    await place.store(_segment(1))
+    with pytest.raises(RejectionError) as refused:
+        await place.receipt(_item(1), peer=peer)
+    assert refused.value.reason is RejectionReason.NOT_GRANTED
+
+
+@pytest.mark.parametrize("peer", [MEMBER, CLIENT])
+async def test_members_and_the_tenant_read_what_proves_itself(peer: PublicKey) -> None:
+    place = Place()
+    await place.store(_segment(1))
+    await place.receipt(_item(1))
+    answer = await place.ask(peer, ReadLeaves(segment_id=_segment(1), column=COLUMN, first_leaf=2, leaf_count=3))
+    assert isinstance(answer.body, LeavesAnswer)
+    leaves = b"".join(bytes(part) for part in answer.bulk)
+    check_range(ROOT, leaves, 2, len(SHARD), answer.body.proof)
+    answer = await place.ask(
+        peer, ReadPiece(segment_id=_segment(1), column=COLUMN, first_leaf=0, leaf_count=SHAPE.leaves)
+    )
+    assert answer.body == PieceAnswer()
+    check_shard(ROOT, b"".join(bytes(part) for part in answer.bulk))
+    answer = await place.ask(peer, AskHeld(segment_ids=(_segment(2), _segment(1))))
+    assert answer.body == HeldAnswer(columns=(0, 1 << COLUMN))
+
+
+async def test_another_tenant_is_told_nothing() -> None:
+    place = Place()
+    await place.store(_segment(1))
+    await place.receipt(_item(1))
+    answer = await place.ask(RIVAL, AskHeld(segment_ids=(_segment(1),)))
+    assert answer.body == HeldAnswer(columns=(0,))
+    for segment_id in (_segment(1), _segment(2)):
+        for kind in (ReadLeaves, ReadPiece):
+            with pytest.raises(ShardMissingError, match=f"column 2 of {segment_id.hex()[:16]} is not here"):
+                await place.ask(RIVAL, kind(segment_id=segment_id, column=COLUMN, first_leaf=0, leaf_count=1))
+
+
+async def test_a_damaged_leaf_is_reported_and_never_served() -> None:
+    shards = MemoryShardStore()
+    place = Place(shards)
+    await place.store(_segment(1))
+    await place.receipt(_item(1))
+    name = ShardName(_segment(1), COLUMN)
+    shards.damage(name, 20_000)
+    read = ReadLeaves(segment_id=_segment(1), column=COLUMN, first_leaf=1, leaf_count=1)
+    with pytest.raises(ShardCorruptError):
+        await place.ask(CLIENT, read)
+    assert place.corrupt == [name]
+    await place.ask(CLIENT, ReadLeaves(segment_id=_segment(1), column=COLUMN, first_leaf=0, leaf_count=1))
+    shards.restore(name, TENANT, SHAPE, ROOT, SHARD)
+    await place.ask(CLIENT, read)
+    assert place.corrupt == [name]
+
+
+async def test_what_no_receipt_binds_and_no_block_has_is_collected() -> None:
+    place = Place()
+    for number in (1, 2, 3):
+        await place.store(_segment(number))
+    await place.receipt(_item(1), _item(2), expiry=20)
+    await place.receipt(_item(3), expiry=21)
+    place.chain.live.add(_segment(2))
+    place.chain.at = Height(19)
+    assert await place.holder.collect() == 0
+    place.chain.at = Height(20)
+    assert await place.holder.collect() == 1
+    assert [name.segment_id for name in place.shards.names()] == [_segment(2), _segment(3)]
+    assert [shard.name.segment_id for shard in place.shards.uncommitted()] == [_segment(3)]
+    await place.holder.settle((_segment(3), _segment(9)))
+    place.chain.at = Height(1_000)
+    assert await place.holder.collect() == 0
+    assert place.shards.uncommitted_bytes(TENANT) == 0
+    await place.holder.delete((_segment(2), _segment(3), _segment(9)))
+    assert list(place.shards.names()) == []
+
+
+async def test_records_are_served_in_the_order_asked() -> None:
+    one, two, three = (RecordAddress(bytes([number]) * 32) for number in (1, 2, 3))
+    place = Place(records=Records({one: b"first", three: b"third record"}))
+    answer = await place.ask(MEMBER, ReadRecords(addresses=(three, two, one)))
+    assert answer.body == RecordsAnswer(record_bytes=(12, 0, 5))
+    assert b"".join(bytes(part) for part in answer.bulk) == b"third recordfirst"
+
+
+async def test_the_whole_way_over_the_channel_and_the_disk(tmp_path: Path) -> None:
+    """A client codes a segment, stores one column over TLS, has it signed and reads it back."""
+    seat, client_key = SigningKey(b"1" * 32), SigningKey(b"2" * 32)
+    segment = bytes(position * 31 % 256 for position in range(SHAPE.segment_bytes))
+    coded = code_segment(segment, SHAPE.k)
+    store = LevelShardStore(tmp_path)
+    place = Place(store, Chain(grants={(client_key.public, TENANT)}))
+    server = ShardServer(seat, place.holder)
+    server.accept_only([make_certificate(client_key)])
+    async with trio.open_nursery() as nursery:
+        port = await server.listen("127.0.0.1", 0)
+        nursery.start_soon(server.serve)
+        client = await open_shard_client(nursery, "127.0.0.1", port, client_key, make_certificate(seat))
+        shard = coded.shards[COLUMN]
+        for offset in range(0, len(shard), UNIT_BYTES):
+            await client.store_units(_store(_segment(1), offset), memoryview(shard)[offset : offset + UNIT_BYTES])
+        item = _item(1, coded.roots[COLUMN], len(shard))
+        receipt = await client.ask_receipt(TENANT, [item], Height(50))
+        assert receipt is not None
+        check_receipt(receipt, GENESIS, tenant=TENANT, batch=[item], public_key=SIGNING_KEY.public)
+        assert await client.ask_held([_segment(1)]) == (frozenset({COLUMN}),)
+        leaves, proof = await client.read_leaves(_segment(1), COLUMN, 1, 2)
+        check_range(coded.roots[COLUMN], leaves, 1, len(shard), proof)
+        check_shard(coded.roots[COLUMN], await client.read_piece(_segment(1), COLUMN, 0, SHAPE.leaves))
+        assert await client.read_records([RecordAddress(b"a" * 32)]) == (None,)
+        with pytest.raises(ShardMissingError):
+            await client.read_leaves(_segment(2), COLUMN, 0, 1)
+        nursery.cancel_scope.cancel()
+    store.close()

@@ -1,0 +1,84 @@
+"""Placement: every member computes the same seats; columns spread evenly; no seat holds two."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.identifiers import ColumnIndex, SeatIndex, SegmentId
+from storage.placement import column_seat, column_seats, seat_column
+
+NINE = [SeatIndex(i) for i in range(9)]
+THIRTEEN = [SeatIndex(i) for i in range(13)]
+SEGMENTS = [SegmentId(hashlib.sha256(i.to_bytes(4, "big")).digest()) for i in range(900)]
+SEGMENT_IDS = st.binary(min_size=32, max_size=32).map(SegmentId)
+ADMITTED = st.sets(st.integers(0, 63).map(SeatIndex), min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize(("prefix", "first"), [(0, 0), (1, 1), (8, 8), (9, 0), (2**64 - 1, (2**64 - 1) % 9)])
+def test_columns_start_where_the_id_says(prefix: int, first: int) -> None:
+    segment_id = SegmentId(prefix.to_bytes(8, "big") + b"\xff" * 24)
+    assert column_seats(segment_id, NINE) == tuple((j + first) % 9 for j in range(9))
+    assert column_seat(segment_id, ColumnIndex(4), NINE) == (4 + first) % 9
+
+
+def test_only_the_first_eight_bytes_rotate() -> None:
+    assert column_seats(SegmentId(bytes(8) + b"a" * 24), NINE) == column_seats(SegmentId(bytes(32)), NINE)
+
+
+def test_four_seats_hold_four_columns() -> None:
+    assert column_seats(SegmentId((5).to_bytes(8, "big") + bytes(24)), NINE[:4]) == (1, 2, 3, 0)
+
+
+def test_gaps_between_seats_do_not_matter() -> None:
+    admitted = [SeatIndex(i) for i in (40, 3, 17)]
+    assert column_seats(SegmentId((1).to_bytes(8, "big") + bytes(24)), admitted) == (17, 40, 3)
+
+
+def test_parity_is_spread_over_all_nine() -> None:
+    load = Counter(column_seat(segment, ColumnIndex(8), NINE) for segment in SEGMENTS)
+    assert set(load) == set(NINE)
+    assert all(60 < held < 140 for held in load.values())
+
+
+def test_nine_of_thirteen_are_chosen_evenly() -> None:
+    load = Counter(seat for segment in SEGMENTS for seat in column_seats(segment, THIRTEEN))
+    assert set(load) == set(THIRTEEN)
+    # 900 * 9 / 13 = 623 on average, standard deviation 14.
+    assert all(550 < held < 700 for held in load.values())
+
+
+def test_the_chosen_nine_have_the_highest_scores() -> None:
+    segment = SEGMENTS[0]
+    scores = {
+        seat: hashlib.sha256(b"grandest/1/placement\0" + segment + bytes([0, seat])).digest() for seat in THIRTEEN
+    }
+    assert set(column_seats(segment, THIRTEEN)) == set(sorted(THIRTEEN, key=lambda seat: scores[seat])[4:])
+
+
+def test_a_new_seat_touches_only_the_segments_that_it_gains() -> None:
+    for segment in SEGMENTS:
+        before, after = column_seats(segment, THIRTEEN[:12]), column_seats(segment, THIRTEEN)
+        assert (before == after) == (SeatIndex(12) not in after)
+
+
+@given(segment_id=SEGMENT_IDS, admitted=ADMITTED)
+def test_seats_and_columns_invert(segment_id: SegmentId, admitted: set[SeatIndex]) -> None:
+    seats = column_seats(segment_id, admitted)
+    assert len(seats) == len(set(seats)) == min(len(admitted), 9)
+    assert set(seats) <= admitted
+    for column, seat in enumerate(seats):
+        assert seat_column(segment_id, seat, admitted) == column
+        assert column_seat(segment_id, ColumnIndex(column), admitted) == seat
+    for seat in admitted - set(seats):
+        assert seat_column(segment_id, seat, admitted) is None
+
+
+@given(segment_id=SEGMENT_IDS, admitted=ADMITTED)
+def test_the_order_of_admitted_seats_does_not_matter(segment_id: SegmentId, admitted: set[SeatIndex]) -> None:
+    ordered = sorted(admitted)
+    assert column_seats(segment_id, ordered) == column_seats(segment_id, ordered[::-1])
