@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from node.cli import ExitCode
 from node.cli.output import bytes_text, note, print_line, print_table
@@ -112,9 +113,7 @@ def _audit(home: Path) -> dict[str, object]:
     note("- an auditor exports the chain and replays it from genesis")
     export = home / "export.grandest"
     _command("audit", "export", "--home", str(home), "--out", str(export))
-    answer = json.loads(_command("audit", "replay", str(export), "--json"))
-    assert isinstance(answer, dict), "replay prints one object"
-    return answer
+    return msgspec.json.decode(_command("audit", "replay", str(export), "--json"), type=dict[str, object])
 
 
 def _command(*words: str) -> bytes:

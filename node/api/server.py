@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 from hypercorn.config import Config
@@ -12,7 +12,6 @@ from hypercorn.trio import serve
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from hypercorn.typing import Framework
     from starlette.applications import Starlette
 
 KEEP_ALIVE_S: Final = 60.0
@@ -40,8 +39,7 @@ async def serve_api(application: Starlette, host: str, port: int) -> None:
     config.include_server_header = False
     config.graceful_timeout = 0.5
     config.shutdown_timeout = 1.0
-    # Hypercorn's own idea of an application is wider than Starlette's.
-    await serve(cast("Framework", application), config, shutdown_trigger=trio.sleep_forever, mode="asgi")
+    await serve(application, config, shutdown_trigger=trio.sleep_forever, mode="asgi")
 
 
 def check_port_is_free(host: str, port: int) -> None:

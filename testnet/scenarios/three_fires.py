@@ -210,7 +210,7 @@ async def _compare_file(client: Client, opened: OpenObject, path: Path) -> None:
     with path.open("rb") as file:
 
         async def compare(piece: memoryview) -> None:
-            if await trio.to_thread.run_sync(file.read, len(piece)) != piece:
+            if await trio.to_thread.run_sync(file.read, len(piece)) != piece.tobytes():
                 raise NodeError(f"{path} came back with other bytes")
 
         await client.read(opened, compare)
@@ -225,7 +225,7 @@ async def _compare_bytes(client: Client, opened: OpenObject, name: str, expected
         found.extend(piece)
 
     await client.read(opened, keep)
-    if found != expected:
+    if bytes(found) != expected:
         raise NodeError(f"{name} came back with other bytes")
 
 

@@ -64,8 +64,10 @@ class MemoryHolder:
     seat: SeatIndex
     nine: Nine
     signing_key: SigningKey
-    shards: dict[tuple[SegmentId, ColumnIndex], bytearray] = field(default_factory=dict)
-    links: list[MemoryLink] = field(default_factory=list)
+    shards: dict[tuple[SegmentId, ColumnIndex], bytearray] = field(
+        default_factory=dict[tuple[SegmentId, ColumnIndex], bytearray]
+    )
+    links: list[MemoryLink] = field(default_factory=list["MemoryLink"])
     alive: bool = True
     stuck: bool = False
     lying: bool = False
@@ -180,9 +182,9 @@ class MemoryChain:
     nine: Nine
     state: MemoryState = field(default_factory=MemoryState)
     height: Height = GENESIS_HEIGHT
-    records: dict[RecordAddress, bytes] = field(default_factory=dict)
-    commits: dict[TransactionId, Commit] = field(default_factory=dict)
-    segments_committed: list[SegmentId] = field(default_factory=list)
+    records: dict[RecordAddress, bytes] = field(default_factory=dict[RecordAddress, bytes])
+    commits: dict[TransactionId, Commit] = field(default_factory=dict[TransactionId, Commit])
+    segments_committed: list[SegmentId] = field(default_factory=list[SegmentId])
 
     async def tip_height(self) -> Height:
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,3 @@
+"""The part of google-crc32c 1.9 that the log and the signer record use."""
+
+def value(chunk: bytes) -> int: ...
