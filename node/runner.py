@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.chain import ChainRules, chain_rules
-from consensus.errors import GrandestError
 from consensus.messages import CommitMessage, encode_message
 from node.admission import Admission
 from node.api.application import ApiParts, build_application
@@ -43,6 +42,7 @@ from node.errors import ConfigurationError
 from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
+from node.nurseries import first_expected
 from node.records_task import RecordsTask
 from node.rejoin import rejoin
 from node.signer import Signer
@@ -83,17 +83,6 @@ def run(home: Path) -> None:
             trio.run(run_node, config)
         except BaseExceptionGroup as group:
             raise first_expected(group) from group
-
-
-def first_expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one expected error of a nursery, or the group itself: a bug keeps its traceback."""
-    expected, rest = group.split(GrandestError)
-    if expected is None or rest is not None:
-        return group
-    error: BaseException = expected
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

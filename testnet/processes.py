@@ -8,8 +8,8 @@ checked is the one that is ended (Linux 5.3).
 from __future__ import annotations
 
 import os
+import select
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,6 @@ from node.errors import NodeError
 
 END_SECONDS_MAX: Final = 10.0
 """A killed process is gone within milliseconds; this long only under heavy swapping."""
-POLL_SECONDS: Final = 0.01
 LOG_MODE: Final = 0o600
 STATE_FIELD: Final = 0
 START_FIELD: Final = 19
@@ -67,7 +66,7 @@ def running_process(pid_file: Path) -> OwnedProcess | None:
 
 def is_running(owned: OwnedProcess) -> bool:
     """Tell whether this very process, not a successor of its number, still runs."""
-    return owned.boot == _boot() and _start_ticks(owned.pid) == owned.start_ticks
+    return _is_same(owned) and _is_alive(owned.pid)
 
 
 def end_process(owned: OwnedProcess, signal_number: signal.Signals) -> None:
@@ -87,14 +86,26 @@ def end_process(owned: OwnedProcess, signal_number: signal.Signals) -> None:
 
 
 def wait_until_ended(owned: OwnedProcess, seconds: float = END_SECONDS_MAX) -> bool:
-    """Wait for a process to end; False when it still runs after that time."""
-    deadline = time.monotonic() + seconds
-    while is_running(owned):
-        if time.monotonic() >= deadline:
+    """Wait for a process to end with all its threads; False when it still runs after that time.
+
+    /proc calls a process a zombie as soon as its first thread has ended, while others may still write to its files.
+    """
+    try:
+        descriptor = os.pidfd_open(owned.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        # Asked after the descriptor was opened: a successor of the number is none of ours.
+        if not _is_same(owned):
+            return True
+        if not poll.poll(seconds * 1000):
             return False
         _reap(owned.pid)
-        time.sleep(POLL_SECONDS)
-    return True
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def kill_process(owned: OwnedProcess) -> None:
@@ -116,15 +127,28 @@ def _reap(pid: int) -> None:
         return
 
 
+def _is_same(owned: OwnedProcess) -> bool:
+    """Tell whether the number still means this very process, running or a zombie."""
+    return owned.boot == _boot() and _start_ticks(owned.pid) == owned.start_ticks
+
+
+def _is_alive(pid: int) -> bool:
+    return _stat_fields(pid)[STATE_FIELD : STATE_FIELD + 1] not in ([], ["Z"], ["X"])
+
+
 def _start_ticks(pid: int) -> int | None:
-    """Return when a process started; None when there is none, or only its zombie."""
+    """Return when a process started; None when there is none."""
+    fields = _stat_fields(pid)
+    return int(fields[START_FIELD]) if fields else None
+
+
+def _stat_fields(pid: int) -> list[str]:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return []
     # The name in parentheses may hold spaces and parentheses: fields begin after the last one.
-    fields = text.rpartition(")")[2].split()
-    return None if fields[STATE_FIELD] in {"Z", "X"} else int(fields[START_FIELD])
+    return text.rpartition(")")[2].split()
 
 
 def _boot() -> str:

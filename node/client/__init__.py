@@ -11,15 +11,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
-import trio
 
-from consensus.errors import GrandestError
 from node.client.client import Acknowledgement, Client, ObjectStatus, client_over
 from node.client.errors import NotCommittedError, ObjectMissingError, TooFewHoldersError
 from node.client.home import ClientHome, read_client_home, write_client_home
 from node.client.http_chain import HttpChain
 from node.client.shard_links import dialler
 from node.client.sources import FileSource, bytes_source
+from node.nurseries import open_plain_nursery
 from storage.genesis import storage_genesis
 
 if TYPE_CHECKING:
@@ -51,14 +50,8 @@ async def open_client(home: ClientHome) -> AsyncGenerator[Client, None]:
     Raises:
         PeerUnreachableError: No node answers (from the client's methods).
     """
-    failure: GrandestError | OSError | None = None
-    async with httpx.AsyncClient(trust_env=False) as http, trio.open_nursery() as nursery:
+    async with httpx.AsyncClient(trust_env=False) as http, open_plain_nursery() as nursery:
         connect = dialler(storage_genesis(home.genesis).seats, home.signing_key, nursery)
-        try:
-            async with client_over(home, HttpChain(home.nodes, home.tenant, http), connect) as client:
-                yield client
-        except (GrandestError, OSError) as error:  # as itself, not inside a group
-            failure = error
+        async with client_over(home, HttpChain(home.nodes, home.tenant, http), connect) as client:
+            yield client
         nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

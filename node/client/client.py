@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.errors import GrandestError
 from consensus.genesis import genesis_hash, genesis_members
 from consensus.identifiers import PublicKey
 from consensus.quorum import fault_budget
@@ -33,6 +32,7 @@ from node.client.records import Keyring, RecordReader
 from node.client.shares import SegmentWriter, WriterIdentity
 from node.client.spool import Spool
 from node.client.upload import NewObject, Uploader
+from node.nurseries import open_plain_nursery
 from storage.errors import ShardMissingError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
 from storage.segments import SegmentShape
@@ -381,16 +381,9 @@ class Client:
 @asynccontextmanager
 async def client_over(home: ClientHome, chain: Chain, connect: Connect) -> AsyncGenerator[Client, None]:
     """Run a client on a given chain and given links; open_client() gives it the real ones."""
-    failure: GrandestError | OSError | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            client = await _start(home, chain, connect, nursery)
-            yield client
-        except (GrandestError, OSError) as error:  # as itself, not inside a group
-            failure = error
+    async with open_plain_nursery() as nursery:
+        yield await _start(home, chain, connect, nursery)
         nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio.Nursery) -> Client:

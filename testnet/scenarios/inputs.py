@@ -13,8 +13,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-LEFT_OUT: Final = frozenset({".git", ".venv", "__pycache__", "site-packages", "node_modules", ".testnet", ".campaign"})
-"""Folders that are made, not written: other people's packages, caches, homes of testnets."""
+LEFT_OUT: Final = frozenset({"__pycache__", "site-packages", "node_modules", "dist"})
+"""Folders that are made, not written; so are hidden ones: caches, environments, homes of testnets."""
 KEYSTREAM_PIECE_BYTES: Final = 1024 * 1024
 
 
@@ -52,6 +52,8 @@ def write_large_file(path: Path, file_bytes: int) -> Input:
 def _files(prefix: str, root: Path) -> Iterator[Input]:
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
-        if LEFT_OUT.intersection(parts) or path.is_symlink() or not path.is_file():
+        if any(part in LEFT_OUT or part.startswith(".") for part in parts):
+            continue
+        if path.is_symlink() or not path.is_file():
             continue
         yield Input(name="/".join((prefix, *parts)), path=path, file_bytes=path.stat().st_size)

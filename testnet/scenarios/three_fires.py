@@ -25,6 +25,7 @@ import trio
 from node.cli.output import Measure, Progress, note
 from node.client import FileSource, bytes_source
 from node.errors import NodeError
+from node.nurseries import open_plain_nursery
 from storage.identifiers import SeatIndex
 from storage.segments import SegmentShape
 from testnet.cluster import burn_seat, cluster_states, start_seat, votes, wait_for_seats
@@ -126,7 +127,7 @@ async def _put_all(client: Client, files: Sequence[Input], total_bytes: int) -> 
                     await client.put(FILES_BUCKET, file.name, source)
                 progress.advance(file.file_bytes)
 
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with open_plain_nursery() as nursery:
             for file in files:
                 nursery.start_soon(put, file)
 
@@ -155,10 +156,10 @@ async def _write_through_fire(cluster: Cluster, client: Client, plan: Plan, repo
                     if after_fire == 1:
                         report.acknowledge_seconds = time.monotonic() - fire_time
 
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with open_plain_nursery() as nursery:
             nursery.start_soon(write)
             await before.wait()
-            async with trio.open_nursery(strict_exception_groups=False) as fires:
+            async with open_plain_nursery() as fires:
                 fire_time = time.monotonic()
                 fire.set()
                 for seat in BURNT_SEATS:
@@ -199,7 +200,7 @@ async def _read_back(client: Client, files: Sequence[Input], report: Report, nam
             missing.discard(path)
             progress.advance(1)
 
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with open_plain_nursery() as nursery:
             async for listed in client.listing():
                 nursery.start_soon(compare, listed.path, listed.opened)
     if missing:
