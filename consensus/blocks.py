@@ -44,7 +44,7 @@ NO_CERTIFICATE: Final = CertificateHash(bytes(32))
 class Header(Record, tag=11):
     """What a block's hash commits."""
 
-    version: Annotated[int, Meta(ge=1, le=65_535)]
+    protocol_version: Annotated[int, Meta(ge=1, le=65_535)]
     chain_id: Annotated[str, Meta(min_length=1, max_length=64)]
     height: Annotated[Height, HEIGHT]
     parent_hash: Annotated[BlockHash, HASH]

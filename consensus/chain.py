@@ -140,7 +140,7 @@ def make_block(
     commit = parent_commit or (None if tip.last is None else tip.last.commit)
     proofs = tuple(sorted(set(evidence), key=encode))[:EVIDENCE_MAX]
     header = Header(
-        version=PROTOCOL_VERSION,
+        protocol_version=PROTOCOL_VERSION,
         chain_id=rules.chain_id,
         height=Height(tip.height + 1),
         parent_hash=tip.block_hash,
@@ -251,8 +251,9 @@ def _check_turn(header: Header, turns: ProposerOrder, round_: Round) -> None:
 
 
 def _check_header(header: Header, tip: ChainTip, rules: ChainRules) -> None:
-    if (header.chain_id, header.version) != (rules.chain_id, PROTOCOL_VERSION):
-        raise RejectionError(RejectionReason.WRONG_CHAIN, f"chain {header.chain_id!r}, version {header.version}")
+    if (header.chain_id, header.protocol_version) != (rules.chain_id, PROTOCOL_VERSION):
+        named = f"chain {header.chain_id!r}, version {header.protocol_version}"
+        raise RejectionError(RejectionReason.WRONG_CHAIN, named)
     if header.height != tip.height + 1:
         raise RejectionError(RejectionReason.WRONG_HEIGHT, f"height {header.height} on tip {tip.height}")
     if header.parent_hash != tip.block_hash:

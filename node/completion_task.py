@@ -145,7 +145,7 @@ class CompletionTask:
         body = CompleteColumns(tenant=tenant, segment_ids=tuple(item.segment_id for item in items), receipts=(receipt,))
         self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1_000)
         envelope = Envelope(
-            version=TRANSACTION_VERSION,
+            transaction_version=TRANSACTION_VERSION,
             sender=self._signing_key.public,
             sequence=self._last_sequence,
             valid_until_height=expiry_height,

@@ -156,7 +156,7 @@ Body = CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeCli
 class Envelope(Record):
     """What a sender signs."""
 
-    version: Annotated[int, Meta(ge=TRANSACTION_VERSION, le=TRANSACTION_VERSION)]
+    transaction_version: Annotated[int, Meta(ge=TRANSACTION_VERSION, le=TRANSACTION_VERSION)]
     sender: Annotated[PublicKey, HASH]
     sequence: Sequence
     valid_until_height: Annotated[Height, HEIGHT]

@@ -61,7 +61,7 @@ class TransactionSigner:
         """Return an encoded transaction of this client."""
         self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1_000)
         envelope = Envelope(
-            version=TRANSACTION_VERSION,
+            transaction_version=TRANSACTION_VERSION,
             sender=self._signing_key.public,
             sequence=self._last_sequence,
             valid_until_height=valid_until_height,

@@ -37,7 +37,7 @@ class ByteStream(Protocol):
         """Return 1 to n bytes."""
         ...
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, sent: bytes, /) -> None:
         """Send all of it."""
 
 

@@ -159,7 +159,7 @@ def with_header(changed: Header) -> Block:
 HEADER = SECOND.header
 LIES = [
     (replace(HEADER, chain_id="another"), RejectionReason.WRONG_CHAIN),
-    (replace(HEADER, version=2), RejectionReason.WRONG_CHAIN),
+    (replace(HEADER, protocol_version=2), RejectionReason.WRONG_CHAIN),
     (replace(HEADER, height=Height(3)), RejectionReason.WRONG_HEIGHT),
     (replace(HEADER, height=Height(1)), RejectionReason.WRONG_HEIGHT),
     (replace(HEADER, parent_hash=BlockHash(OTHER)), RejectionReason.WRONG_PARENT),

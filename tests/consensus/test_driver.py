@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from consensus.certificates import Certificate, RoundCertificate
 from consensus.driver import (
-    FastNil,
-    HeightContext,
-    HeightState,
-    apply,
     decided_commit,
     decided_polkas,
     own_messages,
@@ -19,13 +13,8 @@ from consensus.driver import (
 )
 from consensus.effects import (
     AskForValue,
-    BroadcastCertificate,
     BroadcastProposal,
     BroadcastVote,
-    Decide,
-    Effect,
-    ReportEvidence,
-    ScheduleTimeout,
 )
 from consensus.errors import RejectionError, RejectionReason
 from consensus.events import (
@@ -35,98 +24,17 @@ from consensus.events import (
     PolkaReceived,
     ProposalReceived,
     RoundReceived,
-    Timeout,
-    TimeoutElapsed,
     TimeoutKind,
     Validity,
     ValueReady,
     VoteReceived,
 )
 from consensus.identifiers import BlockHash, Height, MemberIndex, Round
-from consensus.quorum import fault_budget
 from consensus.round_machine import RoundValue, Step
-from consensus.turns import Turns
 from consensus.vote_keeper import ROUNDS_KEPT, vote_evidence
-from consensus.votes import Precommit, Prevote, SignedVote
+from consensus.votes import Precommit
 from tests.consensus.messages_by_hand import BLUE, HEIGHT, RED, commit, polka, precommit, prevote, proposal
-
-ME = MemberIndex(3)
-OTHERS = (0, 1, 2, 4, 5, 6, 7, 8)
-
-
-def context(me: MemberIndex | None = ME, fast_nil: FastNil = FastNil.ON) -> HeightContext:
-    turns = Turns(active=tuple(MemberIndex(i) for i in range(9)))
-    return HeightContext(height=HEIGHT, budget=fault_budget(9), turns=turns, me=me, fast_nil=fast_nil)
-
-
-@dataclass
-class Seat:
-    """A member whose own messages come back to it, as the shell's do."""
-
-    state: HeightState = field(default_factory=lambda: start_state(context()))
-    effects: list[Effect] = field(default_factory=list[Effect])
-
-    def take(self, *given: Event) -> Seat:
-        for event in given:
-            self.state, effects = apply(self.state, event)
-            self.effects += effects
-            for effect in effects:
-                if isinstance(effect, BroadcastVote):
-                    own = effect.vote
-                    rebuild = (
-                        prevote(own.member, own.block_hash, own.round, own.valid_round)
-                        if isinstance(own, Prevote)
-                        else precommit(own.member, own.block_hash, own.round)
-                    )
-                    self.take(VoteReceived(signed=rebuild))
-        return self
-
-    def hear(self, *votes: SignedVote) -> Seat:
-        return self.take(*(VoteReceived(signed=signed) for signed in votes))
-
-    def propose(
-        self, block_hash: BlockHash, round_: int = 0, valid_round: int = -1, validity: Validity = Validity.VALID
-    ) -> Seat:
-        signed = proposal(1 + round_, block_hash, round_, valid_round)
-        return self.take(ProposalReceived(signed=signed, validity=validity))
-
-    def expire(self, kind: TimeoutKind, round_: int = 0) -> Seat:
-        return self.take(TimeoutElapsed(timeout=Timeout(kind=kind, height=HEIGHT, round=Round(round_))))
-
-    @property
-    def votes(self) -> list[tuple[str, int, BlockHash | None]]:
-        cast = [effect.vote for effect in self.effects if isinstance(effect, BroadcastVote)]
-        return [(type(vote).__name__, vote.round, vote.block_hash) for vote in cast]
-
-    @property
-    def timers(self) -> list[tuple[TimeoutKind, int]]:
-        started = [effect.timeout for effect in self.effects if isinstance(effect, ScheduleTimeout)]
-        return [(timeout.kind, timeout.round) for timeout in started]
-
-    @property
-    def shown(self) -> list[Certificate]:
-        return [effect.certificate for effect in self.effects if isinstance(effect, BroadcastCertificate)]
-
-    @property
-    def decisions(self) -> list[Decide]:
-        return [effect for effect in self.effects if isinstance(effect, Decide)]
-
-    @property
-    def evidence(self) -> list[object]:
-        return [effect.evidence for effect in self.effects if isinstance(effect, ReportEvidence)]
-
-
-def started() -> Seat:
-    return Seat().take(HeightStarted(height=HEIGHT))
-
-
-def locked_on_red() -> Seat:
-    """Locked in round 0, then in round 1 by timeout, nothing decided."""
-    seat = started().propose(RED).hear(*[prevote(m, RED) for m in OTHERS[:5]])
-    seat.hear(*[precommit(m, None) for m in OTHERS[:5]]).expire(TimeoutKind.PRECOMMIT)
-    assert seat.state.machine.locked == RoundValue(round=Round(0), block_hash=RED)
-    assert seat.state.machine.round == 1
-    return seat
+from tests.consensus.one_seat import ME, OTHERS, Seat, context, locked_on_red, right_to, started
 
 
 def test_a_height_without_trouble_is_decided_in_one_round() -> None:
@@ -239,11 +147,6 @@ def test_a_polka_before_the_lock_is_not_enough() -> None:
     assert seat.votes[-1] == ("Prevote", 3, None)
 
 
-def right_to(round_: int, block_hash: BlockHash | None = None) -> RoundCertificate:
-    votes = tuple(precommit(m, block_hash, round_) for m in (0, 4, 8))
-    return RoundCertificate(height=HEIGHT, round=Round(round_), votes=votes, proposal=None)
-
-
 def test_the_same_block_with_another_valid_round_is_another_vote() -> None:
     seat = started().take(RoundReceived(certificate=right_to(2))).propose(RED, 2)
     seat.hear(*[prevote(m, RED, 2, 0) for m in (0, 1, 2, 4, 5)])
@@ -275,62 +178,6 @@ def test_each_timeout_is_scheduled_once_and_acts_in_its_own_step_alone() -> None
     assert seat.state.machine.round == 0
     seat.expire(TimeoutKind.PRECOMMIT).expire(TimeoutKind.PRECOMMIT)
     assert seat.state.machine.round == 1
-
-
-def test_leaving_a_round_shows_the_right_to_the_next() -> None:
-    seat = started().hear(*[precommit(m, RED if m % 2 else None) for m in OTHERS[:6]]).expire(TimeoutKind.PRECOMMIT)
-    (certificate,) = seat.shown
-    assert isinstance(certificate, RoundCertificate)
-    assert (certificate.round, len(certificate.votes)) == (1, 6)
-    assert own_messages(seat.state).entry == certificate
-
-
-def test_w_members_of_a_later_round_take_us_there_and_two_do_not() -> None:
-    seat = started().hear(prevote(0, RED, 4), precommit(0, RED, 4), prevote(4, None, 4))
-    assert seat.state.machine.round == 0  # three messages of two senders
-    seat.propose(RED, 4)
-    assert seat.state.machine.round == 4
-    (certificate,) = seat.shown
-    assert isinstance(certificate, RoundCertificate)
-    assert certificate.proposal == proposal(5, RED, 4)
-    assert [signed.vote for signed in certificate.votes] == [precommit(0, RED, 4).vote, prevote(4, None, 4).vote]
-
-
-def test_the_latest_of_several_later_rounds_is_entered() -> None:
-    state = start_state(context())
-    for round_ in (1, 2):
-        for member in (0, 4, 8):
-            state, _ = apply(state, VoteReceived(signed=prevote(member, None, round_)))
-    state, _ = apply(state, HeightStarted(height=HEIGHT))
-    assert state.machine.round == 2
-
-
-def test_q_nil_precommits_end_an_early_round_at_once() -> None:
-    seat = started().hear(*[precommit(m, None) for m in OTHERS[:6]])
-    assert seat.state.machine.round == 1
-    (certificate,) = seat.shown
-    assert isinstance(certificate, RoundCertificate)
-    assert [signed.vote.block_hash for signed in certificate.votes] == [None] * 6
-
-
-@pytest.mark.parametrize("round_", [3, 4])
-def test_from_round_4_on_the_full_timeout_runs(round_: int) -> None:
-    seat = started().hear(*[prevote(m, None, round_) for m in OTHERS[:3]])
-    seat.hear(*[precommit(m, None, round_) for m in OTHERS[:6]])
-    assert seat.state.machine.round == (4 if round_ == 3 else round_)
-
-
-def test_fast_nil_may_be_switched_off() -> None:
-    seat = Seat(state=start_state(context(fast_nil=FastNil.OFF))).take(HeightStarted(height=HEIGHT))
-    assert seat.hear(*[precommit(m, None) for m in OTHERS]).state.machine.round == 0
-
-
-def test_a_round_certificate_of_nil_precommits_overrides_what_a_liar_showed_first() -> None:
-    nils = tuple(precommit(m, None) for m in (0, 4, 5, 6, 7, 8))
-    seat = started().hear(precommit(0, RED))
-    seat.take(RoundReceived(certificate=RoundCertificate(height=HEIGHT, round=Round(1), votes=nils, proposal=None)))
-    assert seat.state.machine.round == 1
-    assert seat.evidence == [vote_evidence(precommit(0, RED), precommit(0, None))]
 
 
 def test_only_the_member_whose_turn_it_is_may_propose() -> None:

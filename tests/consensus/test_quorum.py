@@ -1,3 +1,5 @@
+"""The thresholds of the fault budget, for every n."""
+
 from __future__ import annotations
 
 import pytest

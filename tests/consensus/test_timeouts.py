@@ -1,3 +1,5 @@
+"""Timeouts grow in a line up to a cap; members take turns."""
+
 from __future__ import annotations
 
 import pytest

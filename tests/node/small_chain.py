@@ -53,7 +53,13 @@ def small_genesis() -> Genesis:
 def grant(genesis: Genesis, number: int) -> bytes:
     """Return a transaction of the tenant."""
     body = GrantClient(tenant=TENANT, public_key=PublicKey(bytes([number]) * 32), certificate=b"certificate")
-    envelope = Envelope(version=1, sender=TENANT_KEY.public, sequence=number, valid_until_height=Height(100), body=body)
+    envelope = Envelope(
+        transaction_version=1,
+        sender=TENANT_KEY.public,
+        sequence=number,
+        valid_until_height=Height(100),
+        body=body,
+    )
     return sign_transaction(envelope, TENANT_KEY, genesis_hash(genesis))
 
 

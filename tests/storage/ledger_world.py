@@ -180,7 +180,7 @@ class World:
         self.sequence += 1
         key = signing_key(sender)
         envelope = Envelope(
-            version=1,
+            transaction_version=1,
             sender=key.public,
             sequence=self.sequence if sequence is None else sequence,
             valid_until_height=Height(valid_until),

@@ -238,7 +238,7 @@ class MemoryChain:
     async def proof(self, state_key: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
         header = Header(
-            version=1,
+            protocol_version=1,
             chain_id="test",
             height=Height(self.height + 1),
             parent_hash=BlockHash(bytes(32)),

@@ -1,0 +1,79 @@
+"""Which round a member is in, by hand: certificates, skips and fast nil (CONSENSUS, L47, L55)."""
+
+from __future__ import annotations
+
+import pytest
+
+from consensus.certificates import RoundCertificate
+from consensus.driver import (
+    FastNil,
+    apply,
+    own_messages,
+    start_state,
+)
+from consensus.events import (
+    HeightStarted,
+    RoundReceived,
+    TimeoutKind,
+    VoteReceived,
+)
+from consensus.identifiers import Round
+from consensus.vote_keeper import vote_evidence
+from tests.consensus.messages_by_hand import HEIGHT, RED, precommit, prevote, proposal
+from tests.consensus.one_seat import OTHERS, Seat, context, started
+
+
+def test_leaving_a_round_shows_the_right_to_the_next() -> None:
+    seat = started().hear(*[precommit(m, RED if m % 2 else None) for m in OTHERS[:6]]).expire(TimeoutKind.PRECOMMIT)
+    (certificate,) = seat.shown
+    assert isinstance(certificate, RoundCertificate)
+    assert (certificate.round, len(certificate.votes)) == (1, 6)
+    assert own_messages(seat.state).entry == certificate
+
+
+def test_w_members_of_a_later_round_take_us_there_and_two_do_not() -> None:
+    seat = started().hear(prevote(0, RED, 4), precommit(0, RED, 4), prevote(4, None, 4))
+    assert seat.state.machine.round == 0  # three messages of two senders
+    seat.propose(RED, 4)
+    assert seat.state.machine.round == 4
+    (certificate,) = seat.shown
+    assert isinstance(certificate, RoundCertificate)
+    assert certificate.proposal == proposal(5, RED, 4)
+    assert [signed.vote for signed in certificate.votes] == [precommit(0, RED, 4).vote, prevote(4, None, 4).vote]
+
+
+def test_the_latest_of_several_later_rounds_is_entered() -> None:
+    state = start_state(context())
+    for round_ in (1, 2):
+        for member in (0, 4, 8):
+            state, _ = apply(state, VoteReceived(signed=prevote(member, None, round_)))
+    state, _ = apply(state, HeightStarted(height=HEIGHT))
+    assert state.machine.round == 2
+
+
+def test_q_nil_precommits_end_an_early_round_at_once() -> None:
+    seat = started().hear(*[precommit(m, None) for m in OTHERS[:6]])
+    assert seat.state.machine.round == 1
+    (certificate,) = seat.shown
+    assert isinstance(certificate, RoundCertificate)
+    assert [signed.vote.block_hash for signed in certificate.votes] == [None] * 6
+
+
+@pytest.mark.parametrize("round_", [3, 4])
+def test_from_round_4_on_the_full_timeout_runs(round_: int) -> None:
+    seat = started().hear(*[prevote(m, None, round_) for m in OTHERS[:3]])
+    seat.hear(*[precommit(m, None, round_) for m in OTHERS[:6]])
+    assert seat.state.machine.round == (4 if round_ == 3 else round_)
+
+
+def test_fast_nil_may_be_switched_off() -> None:
+    seat = Seat(state=start_state(context(fast_nil=FastNil.OFF))).take(HeightStarted(height=HEIGHT))
+    assert seat.hear(*[precommit(m, None) for m in OTHERS]).state.machine.round == 0
+
+
+def test_a_round_certificate_of_nil_precommits_overrides_what_a_liar_showed_first() -> None:
+    nils = tuple(precommit(m, None) for m in (0, 4, 5, 6, 7, 8))
+    seat = started().hear(precommit(0, RED))
+    seat.take(RoundReceived(certificate=RoundCertificate(height=HEIGHT, round=Round(1), votes=nils, proposal=None)))
+    assert seat.state.machine.round == 1
+    assert seat.evidence == [vote_evidence(precommit(0, RED), precommit(0, None))]
