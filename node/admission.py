@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consensus.identifiers import TransactionId
-    from consensus.turns import ProposerOrder
     from node.mempool import Mempool, Pending
     from node.node_chain import NodeChain
     from node.outbox import Outbox
@@ -39,13 +38,10 @@ WATCHED_MAX: Final = 1_024
 class Admission:
     """Lets transactions wait in the mempool, and passes on those posted here."""
 
-    def __init__(
-        self, *, chain: NodeChain, mempool: Mempool, outbox: Outbox, turns: ProposerOrder, counters: NodeCounters
-    ) -> None:
+    def __init__(self, *, chain: NodeChain, mempool: Mempool, outbox: Outbox, counters: NodeCounters) -> None:
         self._chain = chain
         self._mempool = mempool
         self._outbox = outbox
-        self._turns = turns
         self._counters = counters
         self._watched_send, self._watched = trio.open_memory_channel[tuple[float, "Pending"]](WATCHED_MAX)
         self.on_waiting: Callable[[], None] = lambda: None
@@ -60,7 +56,7 @@ class Admission:
         pending = self._admit(submission.transaction, submission.records)
         height = Height(self._chain.tip.height + 1)
         frame = _frame(pending)
-        for member in {self._turns.proposer(height, Round(r)) for r in range(PROPOSERS)}:
+        for member in {self._chain.turns.proposer(height, Round(r)) for r in range(PROPOSERS)}:
             self._outbox.send(member, frame)
         try:
             self._watched_send.send_nowait((trio.current_time() + GOSSIP_AFTER_S, pending))

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from consensus.blocks import Block, DecidedBlock
+    from consensus.certificates import CommitCertificate
     from consensus.chain import ChainTip
     from consensus.evidence import Evidence
     from consensus.identifiers import Height, MemberIndex, Milliseconds
     from consensus.proposals import Proposal
+    from consensus.turns import ProposerOrder
     from storage.identifiers import BucketTag, RecordAddress
     from storage.ledger import StateChange
     from storage.stores.blocks import ChainStore
@@ -44,10 +46,27 @@ class LedgerChain:
         """The last decided block."""
         return self.store.tip
 
-    def make_block(self, transactions: Sequence[bytes], evidence: Sequence[Evidence], now_ms: Milliseconds) -> Block:
-        """Return this seat's block on the tip."""
+    @property
+    def turns(self) -> ProposerOrder:
+        """Whose turn it is at the next height."""
+        return self.rules.turns
+
+    def make_block(
+        self,
+        transactions: Sequence[bytes],
+        evidence: Sequence[Evidence],
+        now_ms: Milliseconds,
+        parent_commit: CommitCertificate | None,
+    ) -> Block:
+        """Return this seat's block on the tip; the parent's certificate as it was appended when none is given."""
         return make_block(
-            self.store.tip, self.rules, self.seat, transactions=transactions, evidence=evidence, now_ms=now_ms
+            self.store.tip,
+            self.rules,
+            self.seat,
+            transactions=transactions,
+            evidence=evidence,
+            now_ms=now_ms,
+            parent_commit=parent_commit,
         )
 
     def check_proposed(self, block: Block, proposal: Proposal, now_ms: Milliseconds) -> None:

@@ -34,7 +34,7 @@ from node.signer import Position, Step, position_of
 if TYPE_CHECKING:
     from consensus.identifiers import Height, MemberIndex, Signature
     from consensus.members import MemberSet
-    from consensus.turns import ProposerOrder
+    from node.node_chain import NodeChain
     from node.signer import Signer
 
 SEEN_MAX: Final = 4_096
@@ -63,11 +63,11 @@ def height_of(message: AgreementMessage) -> Height:
 class MessageGate:
     """Checks messages of agreement once each."""
 
-    __slots__ = ("_me", "_members", "_seen", "_signer", "_turns")
+    __slots__ = ("_chain", "_me", "_members", "_seen", "_signer")
 
-    def __init__(self, members: MemberSet, turns: ProposerOrder, me: MemberIndex, signer: Signer) -> None:
+    def __init__(self, members: MemberSet, chain: NodeChain, me: MemberIndex, signer: Signer) -> None:
         self._members = members
-        self._turns = turns
+        self._chain = chain
         self._me = me
         self._signer = signer
         self._seen: dict[AgreementMessage, None] = {}
@@ -126,8 +126,9 @@ class MessageGate:
 
     def _check_proposal(self, message: ProposalMessage) -> None:
         proposal = message.signed.proposal
-        expected = self._turns.proposer(proposal.height, proposal.round)
-        if proposal.proposer != expected:
+        expected = self._chain.turns.proposer(proposal.height, proposal.round)
+        # Of later heights the turns are not known yet: the core asks again.
+        if proposal.height == self._chain.tip.height + 1 and proposal.proposer != expected:
             detail = f"member {proposal.proposer} in round {proposal.round}, turn of {expected}"
             raise RejectionError(RejectionReason.WRONG_PROPOSER, detail)
         check_proposal(message.signed, self._members)

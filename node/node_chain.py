@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from consensus.blocks import Block, DecidedBlock
+    from consensus.certificates import CommitCertificate
     from consensus.chain import ChainTip
     from consensus.evidence import Evidence
     from consensus.identifiers import Height, Milliseconds, TransactionId
     from consensus.proposals import Proposal
+    from consensus.turns import ProposerOrder
     from storage.identifiers import RecordAddress, SegmentId, TenantId, VersionId
 
 
@@ -48,8 +50,19 @@ class NodeChain(Protocol):
         """The last decided block."""
         ...
 
-    def make_block(self, transactions: Sequence[bytes], evidence: Sequence[Evidence], now_ms: Milliseconds) -> Block:
-        """Return this seat's block on the tip."""
+    @property
+    def turns(self) -> ProposerOrder:
+        """Whose turn it is at the next height."""
+        ...
+
+    def make_block(
+        self,
+        transactions: Sequence[bytes],
+        evidence: Sequence[Evidence],
+        now_ms: Milliseconds,
+        parent_commit: CommitCertificate | None,
+    ) -> Block:
+        """Return this seat's block on the tip; the parent's certificate as it was appended when none is given."""
         ...
 
     def check_proposed(self, block: Block, proposal: Proposal, now_ms: Milliseconds) -> None:

@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from consensus.certificates import bitmap_members
 from consensus.errors import RejectionError
 from consensus.events import Validity
@@ -22,10 +20,11 @@ from node.proposal_pool import KnownBlock, ProposalPool, WaitingProposal
 from storage.transactions import transaction_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from consensus.blocks import Block
     from consensus.identifiers import BlockHash
+    from node.blocking import RunBlocking
     from node.mempool import Mempool
     from node.node_chain import NodeChain, RecordClaim
     from node.outbox import Outbox
@@ -50,6 +49,8 @@ class ProposalIntake:
     outbox: Outbox
     counters: NodeCounters
     pool: ProposalPool
+    run_blocking: RunBlocking
+    wall_ms: Callable[[], Milliseconds]
 
     async def take(self, message: ProposalMessage) -> KnownBlock | None:
         """Return the checked block of a proposal; None while records are missing, which were asked for."""
@@ -107,13 +108,13 @@ class ProposalIntake:
         """Return those of the records that are here, in the order asked for."""
         if not addresses:
             return ()
-        found = await trio.to_thread.run_sync(self.chain.read_records, addresses)
+        found = await self.run_blocking(self.chain.read_records, addresses)
         return tuple(found[address] for address in addresses if address in found)
 
     async def keep_own(self, block_hash: BlockHash, block: Block, records: dict[RecordAddress, bytes]) -> None:
         """Keep the block that this member made, its records on disk."""
         if records:
-            await trio.to_thread.run_sync(self.chain.write_records, records)
+            await self.run_blocking(self.chain.write_records, records)
         self.pool.add(block_hash, KnownBlock(block=block, validity=Validity.VALID, addresses=tuple(records)))
 
     def _claims(self, block: Block) -> dict[RecordAddress, RecordClaim] | None:
@@ -136,7 +137,7 @@ class ProposalIntake:
     async def _fill_from_disk(
         self, missing: dict[RecordAddress, RecordClaim], found: dict[RecordAddress, bytes]
     ) -> None:
-        found |= await trio.to_thread.run_sync(self.chain.read_records, tuple(missing))
+        found |= await self.run_blocking(self.chain.read_records, tuple(missing))
         for address in [address for address in missing if address in found]:
             del missing[address]
 
@@ -146,14 +147,14 @@ class ProposalIntake:
         block, proposal = message.block, message.signed.proposal
         try:
             if sum(map(len, block.transactions)) > IN_THREAD_BYTES:
-                await trio.to_thread.run_sync(self.chain.check_proposed, block, proposal, now_ms())
+                await self.run_blocking(self.chain.check_proposed, block, proposal, self.wall_ms())
             else:
-                self.chain.check_proposed(block, proposal, now_ms())
+                self.chain.check_proposed(block, proposal, self.wall_ms())
         except RejectionError as error:
             self.counters.refused[error.reason] += 1
             return self._refused(message)
         if records:
-            await trio.to_thread.run_sync(self.chain.write_records, records)
+            await self.run_blocking(self.chain.write_records, records)
         known = KnownBlock(block=block, validity=Validity.VALID, addresses=addresses)
         self.pool.complete(proposal.block_hash)
         self.pool.add(proposal.block_hash, known)

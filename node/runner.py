@@ -127,9 +127,7 @@ class Node:
         rules = chain_rules(config.genesis)
         self.links = MemberLinks(config.storage_genesis, config.seat)
         self.chain = LedgerChain(store=stores.chain, records=stores.records, rules=rules, seat=config.seat)
-        self.admission = Admission(
-            chain=self.chain, mempool=self.mempool, outbox=self.links, turns=rules.turns, counters=self.counters
-        )
+        self.admission = Admission(chain=self.chain, mempool=self.mempool, outbox=self.links, counters=self.counters)
         self.records = RecordsTask(
             chain=self.chain, store=stores.chain, asker=self.links, connected=self.links.connected
         )
@@ -156,7 +154,6 @@ class Node:
         return ConsensusParts(
             seat=config.seat,
             members=rules.members,
-            turns=rules.turns,
             parameters=rules.parameters,
             chain=self.chain,
             signer=stores.signer,

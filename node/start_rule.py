@@ -8,11 +8,12 @@ waiting transaction GOSSIP_S to reach the proposer before their propose timeout 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from consensus.genesis import ConsensusParameters
+    from consensus.identifiers import MemberIndex
 
 GOSSIP_S: Final = 0.1
 """Twice the usual gossip delay of a regional network (50 ms)."""
@@ -46,3 +47,28 @@ def start_moment(facts: StartFacts, parameters: ConsensusParameters) -> float:
     if facts.root_changed:
         reasons.append(facts.begun_at)
     return max(min(reasons), facts.begun_at + parameters.block_interval_min_ms / 1000)
+
+
+@dataclass(slots=True, kw_only=True)
+class StartWatch:
+    """What one height has heard that is a reason to start it."""
+
+    begun_at: float
+    pending_since: float = math.inf
+    proposal_heard: bool = False
+    senders: set[MemberIndex] = field(default_factory=set["MemberIndex"])
+    """Members of whom a vote or a round certificate of this height came."""
+
+    def notice_pending(self, now: float) -> None:
+        """Note that something waits for a block, the first time."""
+        self.pending_since = min(self.pending_since, now)
+
+    def facts(self, *, is_proposer: bool, root_changed: bool, weak_quorum: int) -> StartFacts:
+        """Return what the rule asks for."""
+        return StartFacts(
+            begun_at=self.begun_at,
+            pending_since=self.pending_since,
+            is_proposer=is_proposer,
+            root_changed=root_changed,
+            others_started=self.proposal_heard or len(self.senders) >= weak_quorum,
+        )

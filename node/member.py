@@ -1,0 +1,486 @@
+"""One member's part in the agreement: what feeds the consensus core, in an order that is law, and does what it asks.
+
+Order (CONSENSUS, "Never sign twice"): an event is appended to the log, then applied; before a signature of this seat
+is released the log is flushed and the signer record is on disk; own messages come back as events after they left.
+
+No clock, thread or socket of its own: consensus_task.py drives it in a node, testnet/simulation under virtual time.
+Everything enters through receive() (frames) and offer() (catch-up), which only queue; advance() does the work. Queues,
+buffers of the next height and blocks of this one are bounded; what does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final, assert_never
+
+from consensus.blocks import DecidedBlock, header_hash
+from consensus.certificates import PolkaCertificate, RoundCertificate
+from consensus.driver import apply
+from consensus.effects import (
+    AskForValue,
+    BroadcastCertificate,
+    BroadcastProposal,
+    BroadcastVote,
+    Decide,
+    Effect,
+    ReportEvidence,
+    ScheduleTimeout,
+)
+from consensus.errors import RejectionError
+from consensus.events import (
+    CommitReceived,
+    Event,
+    HeightStarted,
+    PolkaReceived,
+    ProposalReceived,
+    RoundReceived,
+    TimeoutElapsed,
+    Validity,
+    ValueReady,
+    VoteReceived,
+)
+from consensus.height_state import HeightContext, HeightState, decided_commit, decided_polkas, start_state
+from consensus.identifiers import Height, MemberIndex, Round
+from consensus.messages import (
+    CommitMessage,
+    DecidedMessage,
+    PolkaMessage,
+    ProposalMessage,
+    RecordsMessage,
+    RecordsMissing,
+    RoundMessage,
+    StatusMessage,
+    TransactionsMessage,
+    VoteMessage,
+    encode_message,
+)
+from consensus.round_machine import Step
+from consensus.timeouts import rebroadcast_ms, timeout_ms
+from consensus.votes import Precommit
+from node.errors import WriteAheadLogError
+from node.helping import Helper
+from node.inbox import Inbox, OfferedBlock, Received
+from node.log_replay import replay_log
+from node.message_gate import AgreementMessage, MessageGate, height_of
+from node.node_chain import match_records
+from node.peer_help import PeerHeights
+from node.proposal_intake import ProposalIntake
+from node.proposal_pool import KnownBlock, ProposalPool
+from node.reception import Reception
+from node.speaker import Speaker
+from node.start_rule import StartWatch, start_moment
+from node.timers import Timers
+from storage.identifiers import RecordAddress
+
+if TYPE_CHECKING:
+    from consensus.blocks import Block
+    from consensus.certificates import CommitCertificate
+    from consensus.evidence import Evidence
+    from node.member_parts import MemberParts
+    from node.node_chain import Appended
+
+LOGGER = logging.getLogger(__name__)
+
+EVIDENCE_MAX: Final = 16
+PULL_S: Final = 0.3
+"""How often a decided block that is not here is asked for."""
+IDLE_STATUS_S: Final = 5.0
+"""How often a member without anything to do says where it stands."""
+
+
+class Member:
+    """The shell of one height after the other."""
+
+    def __init__(self, parts: MemberParts) -> None:
+        self._parts = parts
+        self._chain = parts.chain
+        self._gate = MessageGate(parts.members, parts.chain, parts.seat, parts.signer)
+        self._intake = ProposalIntake(
+            chain=parts.chain,
+            mempool=parts.mempool,
+            outbox=parts.outbox,
+            counters=parts.counters,
+            pool=ProposalPool(),
+            run_blocking=parts.run_blocking,
+            wall_ms=parts.wall_ms,
+        )
+        self._speaker = Speaker(
+            signer=parts.signer,
+            log=parts.log,
+            intake=self._intake,
+            outbox=parts.outbox,
+            counters=parts.counters,
+            run_blocking=parts.run_blocking,
+        )
+        self._helper = Helper(
+            chain=parts.chain,
+            mempool=parts.mempool,
+            intake=self._intake,
+            outbox=parts.outbox,
+            run_blocking=parts.run_blocking,
+        )
+        self.peers = PeerHeights()
+        self._inbox = Inbox()
+        self._reception = Reception(
+            height=lambda: self.height,
+            gate=self._gate,
+            inbox=self._inbox,
+            peers=self.peers,
+            events=parts.events,
+            counters=parts.counters,
+            monotonic_s=parts.monotonic_s,
+        )
+        self._timers = Timers()
+        self._own_events: deque[Event] = deque()
+        self._evidence: dict[Evidence, None] = {}
+        self._start = StartWatch(begun_at=parts.monotonic_s())
+        self._repeat_at = math.inf
+        self._decided: HeightState | None = None
+        """The height before, which still counts precommits for the next block's certificate (rule A63)."""
+        self._state = self._new_state()
+
+    @property
+    def height(self) -> Height:
+        """The height this member votes at: one above its chain."""
+        return self._state.context.height
+
+    @property
+    def state(self) -> HeightState:
+        """What the core knows of this height."""
+        return self._state
+
+    @property
+    def is_voting(self) -> bool:
+        """Say whether this seat signs at its height."""
+        return self._state.context.me is not None
+
+    @property
+    def has_queued(self) -> bool:
+        """Say whether advance() has something to take."""
+        return len(self._inbox) > 0
+
+    # --- what enters -------------------------------------------------------------------------------------------------
+
+    def receive(self, member: MemberIndex, frame: bytes) -> None:
+        """Queue one frame of another member; never waits. Raises RejectionError, SecondCopyError (reception.py)."""
+        self._reception.receive(member, frame)
+
+    def offer(self, offered: OfferedBlock) -> None:
+        """Queue a decided block of catch-up: appended if it follows the tip and is proven, ignored if older."""
+        self._inbox.offer(offered)
+
+    def say_status(self, member: MemberIndex) -> None:
+        """Tell a member where this one stands, as when its link comes up."""
+        self._helper.say_status(self._state, member)
+
+    # --- the work ----------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Start at the tip; bring the core to where the log left it and do again what was not finished.
+
+        Raises:
+            WriteAheadLogError: The log does not fit the chain, or is damaged.
+        """
+        log = self._parts.log
+        contents = await self._parts.run_blocking(log.read)
+        if contents is not None and contents.height > self.height:
+            raise WriteAheadLogError(
+                f"the log is of height {contents.height}, the chain ends at {self.height - 1}: chain/ was replaced by"
+                " an older copy; move chain/ away and start again, the node catches up"
+            )
+        self._begin_height()
+        if contents is None or contents.height < self.height:
+            await self._parts.run_blocking(log.begin, self.height)
+            return
+        replayed = replay_log(self._state, contents)
+        LOGGER.info("height %d: %d entries replayed from the log", self.height, len(contents.entries))
+        self._state = replayed.state
+        for block in replayed.blocks:
+            self._intake.pool.add(header_hash(block.header), self._known(block))
+        self._schedule_repeat()
+        for effect in replayed.unfinished:
+            await self._carry_out(effect)
+        await self._feed_own()
+
+    async def advance(self) -> None:
+        """Take what is due: a reason for a block, one queued message, timeouts, a repetition."""
+        await self._consider_start()
+        if self._inbox:
+            await self._take(self._inbox.take())
+        now = self._parts.monotonic_s()
+        for timeout in self._timers.take_due(now):
+            await self._feed(TimeoutElapsed(timeout=timeout))
+        if now >= self._repeat_at:
+            await self._repeat()
+
+    def next_moment(self) -> float:
+        """Return when advance() has something to do even if nothing arrives (seconds of the monotonic clock)."""
+        return min(self._timers.next_due(), self._repeat_at, self._start_moment())
+
+    async def _take(self, queued: Received | OfferedBlock) -> None:
+        if isinstance(queued, OfferedBlock):
+            queued.answer(await self._take_decided(queued.decided))
+            return
+        member, message = queued.member, queued.message
+        match message:
+            case VoteMessage() | ProposalMessage() | PolkaMessage() | CommitMessage() | RoundMessage():
+                await self._take_agreement(member, message)
+            case StatusMessage(height=height):
+                await self._helper.send_decided(member, height)
+                self._helper.say_status(self._state, member)
+            case DecidedMessage(decided=decided):
+                refusal = await self._take_decided(decided)
+                if refusal is not None:
+                    self._parts.counters.refused[refusal.reason] += 1
+            case RecordsMissing():
+                await self._helper.send_records(member, message)
+            case RecordsMessage(block_hash=block_hash):
+                waiting = self._intake.message_of(block_hash)
+                known = await self._intake.take_records(message)
+                if waiting is not None and known is not None:
+                    await self._feed_proposal(waiting, known)
+            case TransactionsMessage():
+                raise AssertionError("transactions are not queued here")
+            case _:
+                assert_never(message)
+
+    async def _take_agreement(self, member: MemberIndex, message: AgreementMessage) -> None:
+        height = height_of(message)
+        if height == self.height - 1 and isinstance(message, VoteMessage):
+            self._count_late(message)
+        if height != self.height:
+            return
+        match message:
+            case VoteMessage(signed=signed):
+                self._start.senders.add(signed.vote.member)
+                await self._feed(VoteReceived(signed=signed))
+            case ProposalMessage():
+                self._start.proposal_heard = True
+                await self._consider_start()
+                known = await self._intake.take(message)
+                if known is not None:
+                    await self._feed_proposal(message, known)
+            case PolkaMessage(certificate=certificate):
+                await self._feed(PolkaReceived(certificate=certificate))
+            case CommitMessage(certificate=certificate):
+                await self._feed(CommitReceived(certificate=certificate))
+            case RoundMessage(certificate=certificate):
+                self._start.senders.add(member)
+                await self._feed(RoundReceived(certificate=certificate))
+            case _:
+                assert_never(message)
+
+    def _count_late(self, message: VoteMessage) -> None:
+        """Count a precommit of the height before: the next block embeds every one that came in time."""
+        if self._decided is None or not isinstance(message.signed.vote, Precommit):
+            return
+        try:
+            self._decided, _ = apply(self._decided, VoteReceived(signed=message.signed))
+        except RejectionError as error:
+            self._parts.counters.refused[error.reason] += 1
+
+    async def _feed_proposal(self, message: ProposalMessage, known: KnownBlock) -> None:
+        if height_of(message) == self.height and message.polka is not None:
+            await self._feed(PolkaReceived(certificate=message.polka))
+        if height_of(message) != self.height:
+            return
+        if known.validity is Validity.VALID:
+            self._parts.log.append_block(known.block)
+        await self._feed(ProposalReceived(signed=message.signed, validity=known.validity))
+
+    async def _feed(self, event: Event) -> None:
+        """Log, apply, carry out; then the same for every message of our own that came of it."""
+        self._own_events.append(event)
+        await self._feed_own()
+
+    async def _feed_own(self) -> None:
+        while self._own_events:
+            event = self._own_events.popleft()
+            self._parts.log.append_event(event)
+            for effect in self._apply(event):
+                await self._carry_out(effect)
+        if self._state.decision is not None:
+            await self._try_append()
+
+    def _apply(self, event: Event) -> tuple[Effect, ...]:
+        round_before = self._state.machine.round
+        try:
+            self._state, effects = apply(self._state, event)
+        except RejectionError as error:
+            self._parts.counters.refused[error.reason] += 1
+            return ()
+        if self._state.machine.round != round_before:
+            self._parts.counters.rounds_above_zero += self._state.machine.round > 0
+            self._schedule_repeat()
+        return effects
+
+    # --- what the core asks for --------------------------------------------------------------------------------------
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case AskForValue():
+                await self._make_block(effect)
+            case BroadcastProposal():
+                self._hear_own(await self._speaker.propose(effect))
+            case BroadcastVote(vote=vote):
+                self._hear_own(await self._speaker.vote(vote))
+            case BroadcastCertificate(certificate=certificate):
+                self._parts.outbox.broadcast(encode_message(_certificate_message(certificate)))
+            case ScheduleTimeout(timeout=timeout):
+                span_ms = timeout_ms(timeout.kind, timeout.round, self._parts.parameters)
+                self._timers.start(timeout, self._parts.monotonic_s() + span_ms / 1000)
+            case ReportEvidence(evidence=evidence):
+                self._parts.counters.evidence_seen += 1
+                if len(self._evidence) < EVIDENCE_MAX:
+                    self._evidence[evidence] = None
+            case Decide():
+                LOGGER.debug("height %d decided in round %d", self.height, effect.certificate.round)
+            case _:
+                assert_never(effect)
+
+    def _hear_own(self, said: ProposalReceived | VoteReceived | None) -> None:
+        """Own messages count when they come back (rule A64)."""
+        if said is not None:
+            self._own_events.append(said)
+
+    async def _make_block(self, asked: AskForValue) -> None:
+        pending = self._parts.mempool.take()
+        block = self._chain.make_block(
+            [waiting.transaction for waiting in pending],
+            tuple(self._evidence),
+            self._parts.wall_ms(),
+            self._parent_commit(),
+        )
+        records: dict[RecordAddress, bytes] = {}
+        for waiting in pending:
+            records |= match_records(self._chain.record_claims(waiting.transaction), waiting.records)
+        block_hash = header_hash(block.header)
+        await self._intake.keep_own(block_hash, block, records)
+        self._parts.log.append_block(block)
+        self._parts.counters.proposals_made += 1
+        self._own_events.append(ValueReady(height=asked.height, round=asked.round, block_hash=block_hash))
+
+    def _parent_commit(self) -> CommitCertificate | None:
+        """Return the parent's certificate with every precommit heard since; None: as it was decided here."""
+        if self._decided is None or self._decided.decision is None:
+            return None
+        return decided_commit(self._decided)
+
+    # --- one height after the other ----------------------------------------------------------------------------------
+
+    def _new_state(self) -> HeightState:
+        height = Height(self._chain.tip.height + 1)
+        may_sign = self._parts.signer.may_sign(height)
+        return start_state(
+            HeightContext(
+                height=height,
+                budget=self._parts.members.budget,
+                turns=self._chain.turns,
+                me=self._parts.seat if may_sign else None,
+            )
+        )
+
+    def _begin_height(self) -> None:
+        self._state = self._new_state()
+        self._timers.clear()
+        self._own_events.clear()
+        self._gate.forget()
+        self._intake.pool.clear()
+        self._start = StartWatch(begun_at=self._parts.monotonic_s())
+        self._schedule_repeat()
+        self._inbox.begin_height()
+
+    def _start_moment(self) -> float:
+        if self._state.machine.step is not Step.NEW or self._state.decision is not None:
+            return math.inf
+        tip = self._chain.tip
+        if len(self._parts.mempool) or self._evidence:
+            self._start.notice_pending(self._parts.monotonic_s())
+        facts = self._start.facts(
+            is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
+            root_changed=tip.last is not None and tip.last.block.header.state_root != tip.state_root,
+            weak_quorum=self._parts.members.budget.weak_quorum,
+        )
+        return start_moment(facts, self._parts.parameters)
+
+    async def _consider_start(self) -> None:
+        if self._start_moment() <= self._parts.monotonic_s():
+            await self._feed(HeightStarted(height=self.height))
+            self._schedule_repeat()
+
+    async def _try_append(self) -> None:
+        """Append the decided block if it and its polkas are here; otherwise they are pulled by repeat()."""
+        decision = self._state.decision
+        assert decision is not None, "nothing was decided"
+        known = self._intake.pool.get(decision.block_hash)
+        polkas = decided_polkas(self._state)
+        if known is None or polkas is None:
+            self._repeat_at = min(self._repeat_at, self._parts.monotonic_s() + PULL_S)
+            return
+        self._decided = self._state
+        await self._append(DecidedBlock(block=known.block, commit=decided_commit(self._state), polkas=polkas))
+
+    async def _take_decided(self, decided: DecidedBlock) -> RejectionError | None:
+        """Append a block that was decided without us; return why not. An old one is neither."""
+        if decided.block.header.height < self.height:
+            return None
+        try:
+            await self._parts.run_blocking(self._chain.check_decided, decided)
+        except RejectionError as error:
+            return error
+        self._gate.check_own(decided.commit)
+        self._parts.counters.blocks_caught_up += 1
+        self._decided = None
+        await self._append(decided)
+        return None
+
+    async def _append(self, decided: DecidedBlock) -> None:
+        appended = await self._parts.run_blocking(self._append_and_log, decided)
+        self._parts.counters.blocks_decided += 1
+        self._parts.mempool.committed(appended.transaction_ids, appended.height)
+        for evidence in decided.block.evidence:
+            self._evidence.pop(evidence, None)
+        unused = self._intake.pool.addresses() - set(self._known(decided.block).addresses)
+        if unused:
+            await self._parts.run_blocking(self._chain.erase_records, tuple(unused))
+        self._begin_height()
+        self._parts.events.on_appended(appended)
+
+    def _append_and_log(self, decided: DecidedBlock) -> Appended:
+        """The block is durable before its height's log is forgotten."""
+        appended = self._chain.append(decided)
+        self._parts.log.begin(Height(appended.height + 1))
+        return appended
+
+    def _known(self, block: Block) -> KnownBlock:
+        claims = [claim for encoded in block.transactions for claim in self._chain.record_claims(encoded)]
+        return KnownBlock(block=block, validity=Validity.VALID, addresses=tuple(claim.address for claim in claims))
+
+    # --- helping and being helped ------------------------------------------------------------------------------------
+
+    def _schedule_repeat(self) -> None:
+        is_idle = self._state.machine.step is Step.NEW and self._state.decision is None
+        span_s = IDLE_STATUS_S if is_idle else rebroadcast_ms(self._state.machine.round, self._parts.parameters) / 1000
+        self._repeat_at = self._parts.monotonic_s() + span_s
+
+    async def _repeat(self) -> None:
+        """Say again where this member stands and, once the height has started, what it said and why (rule A62)."""
+        self._schedule_repeat()
+        self._helper.say_status(self._state)
+        self._helper.ask_missing()
+        if self._state.decision is not None:
+            self._repeat_at = self._parts.monotonic_s() + PULL_S
+            self._parts.outbox.broadcast(encode_message(CommitMessage(certificate=self._state.decision.certificate)))
+            return
+        if self._state.machine.step is Step.NEW:
+            return
+        await self._helper.repeat(self._state)
+        self._helper.repeat_transactions(self._state)
+
+
+def _certificate_message(certificate: PolkaCertificate | RoundCertificate) -> PolkaMessage | RoundMessage:
+    if isinstance(certificate, PolkaCertificate):
+        return PolkaMessage(certificate=certificate)
+    return RoundMessage(certificate=certificate)

@@ -1,0 +1,48 @@
+"""What one member of the agreement is built from: its chain, its disk, its way to the others, its clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from node.reception import ReceptionEvents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consensus.genesis import ConsensusParameters
+    from consensus.identifiers import MemberIndex, Milliseconds
+    from consensus.members import MemberSet
+    from node.blocking import RunBlocking
+    from node.mempool import Mempool
+    from node.node_chain import Appended, NodeChain
+    from node.outbox import Outbox
+    from node.signer import Signer
+    from node.telemetry import NodeCounters
+    from node.write_ahead_log import WriteAheadLog
+
+
+class MemberEvents(ReceptionEvents, Protocol):
+    """Who is told what became of the chain; returns at once."""
+
+    def on_appended(self, appended: Appended) -> None:
+        """A block is durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberParts:
+    """What a member is built from."""
+
+    seat: MemberIndex
+    members: MemberSet
+    parameters: ConsensusParameters
+    chain: NodeChain
+    signer: Signer
+    log: WriteAheadLog
+    mempool: Mempool
+    outbox: Outbox
+    counters: NodeCounters
+    events: MemberEvents
+    run_blocking: RunBlocking
+    monotonic_s: Callable[[], float]
+    wall_ms: Callable[[], Milliseconds]

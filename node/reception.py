@@ -1,0 +1,116 @@
+"""What other members send, on its way in: decoded, proven, and queued for this height or the next; never waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from consensus.identifiers import Round
+from consensus.messages import (
+    CommitMessage,
+    DecidedMessage,
+    PolkaMessage,
+    ProposalMessage,
+    RecordsMessage,
+    RecordsMissing,
+    RoundMessage,
+    StatusMessage,
+    TransactionsMessage,
+    VoteMessage,
+    decode_message,
+)
+from node.inbox import Received
+from node.message_gate import height_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consensus.identifiers import Height, MemberIndex
+    from node.inbox import Inbox
+    from node.message_gate import AgreementMessage, MessageGate
+    from node.peer_help import PeerHeights
+    from node.telemetry import NodeCounters
+
+
+class ReceptionEvents(Protocol):
+    """Who is told of what concerns no height; both return at once."""
+
+    def on_peer_ahead(self) -> None:
+        """Some member has decided more than this one."""
+
+    def on_transactions(self, message: TransactionsMessage) -> None:
+        """Another member hands transactions on."""
+
+
+class Reception:
+    """The door of one member."""
+
+    __slots__ = ("_counters", "_events", "_gate", "_height", "_inbox", "_monotonic_s", "_peers")
+
+    def __init__(
+        self,
+        *,
+        height: Callable[[], Height],
+        gate: MessageGate,
+        inbox: Inbox,
+        peers: PeerHeights,
+        events: ReceptionEvents,
+        counters: NodeCounters,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        """Let in what concerns the member's present height, whatever that is at the time."""
+        self._height = height
+        self._gate = gate
+        self._inbox = inbox
+        self._peers = peers
+        self._events = events
+        self._counters = counters
+        self._monotonic_s = monotonic_s
+
+    def receive(self, member: MemberIndex, frame: bytes) -> None:
+        """Take one frame of another member.
+
+        Raises:
+            RejectionError: It breaks a rule; the network closes the connection.
+            SecondCopyError: This seat signs elsewhere too; the node stops.
+        """
+        message = decode_message(frame)
+        match message:
+            case VoteMessage() | ProposalMessage() | PolkaMessage() | CommitMessage() | RoundMessage():
+                self._receive_agreement(member, message)
+            case StatusMessage(height=height):
+                self._receive_status(member, height)
+            case DecidedMessage(decided=decided):
+                if decided.block.header.height == self._height():
+                    self._queue(Received(member=member, message=message))
+            case TransactionsMessage():
+                self._events.on_transactions(message)
+            case RecordsMissing() | RecordsMessage():
+                self._queue(Received(member=member, message=message))
+            case _:
+                assert_never(message)
+
+    def _receive_agreement(self, member: MemberIndex, message: AgreementMessage) -> None:
+        here, height = self._height(), height_of(message)
+        if height > here:
+            self._note_ahead(member, height)
+        if not here - 1 <= height <= here + 1 or not self._gate.admit(message):
+            return
+        if height <= here:
+            self._queue(Received(member=member, message=message))
+        elif not self._inbox.put_next(member, message):
+            self._counters.inputs_dropped += 1
+
+    def _receive_status(self, member: MemberIndex, height: Height) -> None:
+        here = self._height()
+        if height > here:
+            self._note_ahead(member, height)
+        elif height < here and self._peers.may_answer(member, height, self._monotonic_s()):
+            self._queue(Received(member=member, message=StatusMessage(height=height, round=Round(0))))
+
+    def _note_ahead(self, member: MemberIndex, height: Height) -> None:
+        self._peers.note(member, height)
+        self._events.on_peer_ahead()
+
+    def _queue(self, received: Received) -> None:
+        if not self._inbox.put(received):
+            self._counters.inputs_dropped += 1
