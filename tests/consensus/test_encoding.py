@@ -1,64 +1,17 @@
-"""Every record kind of the room has one encoding, and nothing else decodes to it."""
+"""What is not the one encoding of a record is refused by reason; every kind: tests/test_encodings.py."""
 
 from __future__ import annotations
 
-from random import Random
-
 import msgpack
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from consensus import blocks, certificates, events, evidence, genesis, messages, proposals, votes
-from consensus.encoding import Record, decode, encode
+from consensus import messages
+from consensus.encoding import decode, encode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import BlockHash, Height, MemberIndex, Round
 from consensus.votes import Precommit
-from tests.strategies import records
 
-MODULES = (votes, proposals, certificates, evidence, blocks, genesis, events, messages)
-KINDS = sorted(
-    {
-        kind
-        for module in MODULES
-        for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
-    },
-    key=lambda kind: kind.__name__,
-)
 BYTES_MAX = 1024 * 1024
-
-
-def test_the_room_has_its_record_kinds() -> None:
-    assert len(KINDS) >= 38
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_what_was_encoded_decodes_to_the_same_record(kind: type[Record]) -> None:
-    @settings(max_examples=25)
-    @given(record=records(kind))
-    def check(record: Record) -> None:
-        assert decode(encode(record), kind, bytes_max=BYTES_MAX) == record
-
-    check()
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_changed_encoding_is_refused_or_another_record(kind: type[Record]) -> None:
-    @settings(max_examples=25)
-    @given(record=records(kind), mutation=st.randoms(use_true_random=False))
-    def check(record: Record, mutation: Random) -> None:
-        encoded = bytearray(encode(record))
-        encoded[mutation.randrange(len(encoded))] ^= 1 << mutation.randrange(8)
-        try:
-            decoded = decode(bytes(encoded), kind, bytes_max=BYTES_MAX)
-        except RejectionError:
-            return
-        assert decoded != record
-
-    check()
-
-
 VOTE = Precommit(height=Height(5), round=Round(2), block_hash=BlockHash(bytes(32)), member=MemberIndex(8))
 
 

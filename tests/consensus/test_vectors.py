@@ -20,7 +20,7 @@ from consensus.round_machine import RoundValue
 from tests.consensus.vector_adapter import Run, Seen, Vector, name_of, observed
 
 FOLDER = Path(os.environ.get("GRANDEST_VECTORS", Path(__file__).parent.parent / "vectors"))
-FILES = sorted(FOLDER.glob("*.json"))
+FILES = sorted(file for file in FOLDER.glob("*.json") if file.name != "encodings.json")
 
 
 def snapshot(state: HeightState) -> Seen:
