@@ -104,6 +104,7 @@ __all__ = [
     "decided_polkas",
     "own_messages",
     "start_state",
+    "wants_proposal",
 ]
 
 PROPOSALS_PER_ROUND: Final = 2
@@ -124,6 +125,20 @@ def apply(state: HeightState, event: Event) -> Outcome:
     state, effects = _take(state, event)
     state, more = _settle(state)
     return state, (*effects, *more)
+
+
+def wants_proposal(state: HeightState, proposal: Proposal) -> bool:
+    """Say whether a proposal would be counted, before the work of completing and checking its block.
+
+    Raises:
+        RejectionError: WRONG_HEIGHT, WRONG_PROPOSER, WRONG_ROUND: apply() would refuse it.
+    """
+    if proposal.height != state.context.height:
+        raise RejectionError(RejectionReason.WRONG_HEIGHT, f"not for height {state.context.height}")
+    _check_turn(state, proposal)
+    _check_near(state, proposal.round)
+    known = state.proposals.get(proposal.round, ())
+    return len(known) < PROPOSALS_PER_ROUND and all(p.signed.proposal != proposal for p in known)
 
 
 def _height_of(event: Event) -> Height:
@@ -156,9 +171,7 @@ def _take(state: HeightState, event: Event) -> Outcome:
         case PolkaReceived(certificate=certificate):
             return _take_polka(state, certificate)
         case CommitReceived(certificate=certificate):
-            keeper, found = add_commit(state.keeper, certificate)
-            proven = state.proven_commit or certificate
-            return replace(state, keeper=keeper, proven_commit=proven), _reports(*found)
+            return _take_commit(state, certificate)
         case RoundReceived(certificate=certificate):
             return _take_round(state, certificate)
         case TimeoutElapsed(timeout=timeout):
@@ -179,11 +192,9 @@ def _take_vote(state: HeightState, signed: SignedVote) -> Outcome:
 
 def _take_proposal(state: HeightState, event: ProposalReceived) -> Outcome:
     proposal = event.signed.proposal
-    _check_turn(state, proposal)
-    _check_near(state, proposal.round)
-    known = state.proposals.get(proposal.round, ())
-    if len(known) == PROPOSALS_PER_ROUND or any(p.signed.proposal == proposal for p in known):
+    if not wants_proposal(state, proposal):
         return state, ()
+    known = state.proposals.get(proposal.round, ())
     keeper, found = add_proposal(state.keeper, event.signed)
     proposals = {**state.proposals, proposal.round: (*known, event)}
     valid_blocks = state.valid_blocks
@@ -198,14 +209,24 @@ def _take_polka(state: HeightState, certificate: PolkaCertificate) -> Outcome:
     shown = state.shown_polka
     if shown is None or shown.round < certificate.round:
         shown = certificate
+    if keeper is state.keeper and shown is state.shown_polka:
+        return state, ()
     return replace(state, keeper=keeper, shown_polka=shown), _reports(*found)
+
+
+def _take_commit(state: HeightState, certificate: CommitCertificate) -> Outcome:
+    keeper, found = add_commit(state.keeper, certificate)
+    proven = state.proven_commit or certificate
+    if keeper is state.keeper and proven is state.proven_commit:
+        return state, ()
+    return replace(state, keeper=keeper, proven_commit=proven), _reports(*found)
 
 
 def _take_round(state: HeightState, certificate: RoundCertificate) -> Outcome:
     if certificate.proposal is not None:
         _check_turn(state, certificate.proposal.proposal)
     keeper, found = add_round(state.keeper, certificate)
-    return replace(state, keeper=keeper), _reports(*found)
+    return (state, ()) if keeper is state.keeper else (replace(state, keeper=keeper), _reports(*found))
 
 
 def _check_turn(state: HeightState, proposal: Proposal) -> None:
@@ -289,6 +310,8 @@ def _feed_in_round(state: HeightState, round_: Round, given: ValueGiven | TimedO
 
 def _feed(state: HeightState, given: RoundInput) -> Outcome:
     machine, outputs = round_machine.apply(state.machine, given)
+    if machine is state.machine and not outputs:
+        return state, ()
     state = replace(state, machine=machine)
     effects: list[Effect] = []
     for output in outputs:

@@ -119,6 +119,14 @@ def decided_polkas(state: HeightState) -> tuple[PolkaCertificate, ...] | None:
     return chain if complete else None
 
 
+def block_hashes(state: HeightState) -> frozenset[BlockHash]:
+    """Return the blocks that this height may still need: of the proposals kept, locked, valid and decided."""
+    held = {received.signed.proposal.block_hash for known in state.proposals.values() for received in known}
+    held |= {value.block_hash for value in (state.machine.locked, state.machine.valid) if value is not None}
+    held |= {polka.block_hash for polka in state.keeper.polkas.values()}
+    return frozenset(held if state.decision is None else held | {state.decision.block_hash})
+
+
 def _own_proposal(state: HeightState, me: MemberIndex) -> SignedProposal | None:
     known = state.proposals.get(state.machine.round, ())
     return next((received.signed for received in known if received.signed.proposal.proposer == me), None)

@@ -163,7 +163,10 @@ def add_polka(keeper: VoteKeeper, certificate: PolkaCertificate) -> tuple[VoteKe
 def add_commit(keeper: VoteKeeper, certificate: CommitCertificate) -> tuple[VoteKeeper, tuple[Evidence, ...]]:
     """Take a verified commit certificate."""
     place = (certificate.round, certificate.block_hash)
+    before = keeper
     keeper, found = add_votes(keeper, commit_votes(certificate))
+    if keeper is before and place in keeper.commits:
+        return keeper, ()
     return replace(keeper, commits={place: certificate, **keeper.commits}), found
 
 

@@ -1,12 +1,14 @@
 """Fetches what was decided without this node, and answers those who fetch from it.
 
 Blocks come in bulk from any member that says it is ahead; each is verified by the consensus task before it is
-appended. A member whose blocks are refused, or that has not what it claims, is not asked again until it says more.
+appended. A member that was asked in vain is avoided for a growing while, whatever it claims: a liar that is always
+furthest ahead costs one question in between, not the chain.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 import trio
@@ -34,6 +36,7 @@ from consensus.messages import (
     encode_response,
 )
 from node.errors import PeerUnreachableError
+from node.helping import RECORDS_BYTES_MAX, within_bytes
 from storage.identifiers import RecordAddress
 
 if TYPE_CHECKING:
@@ -50,9 +53,9 @@ GRACE_S: Final = 0.15
 """A member one height ahead is usually a moment ahead: its votes are on their way."""
 ANSWER_S: Final = 10.0
 RETRY_S: Final = 0.5
+"""How often it is looked whether a member that was avoided may be asked again."""
 BLOCKS_BYTES_MAX: Final = RESPONSE_BYTES_MAX - 64 * 1024
 """Blocks of one answer; 64 KiB are left for what stands around them."""
-RECORDS_BYTES_MAX: Final = RESPONSE_BYTES_MAX // 2
 
 
 class Asker(Protocol):
@@ -73,13 +76,14 @@ async def ask(asker: Asker, member: MemberIndex, request: CatchUpRequest) -> Cat
 
 
 async def run_catch_up(consensus: ConsensusTask, asker: Asker) -> None:
-    """Keep the chain up with the furthest member, until cancelled."""
+    """Keep the chain up with the members that are ahead, until cancelled."""
     while True:
         height = consensus.height
-        ahead = consensus.peers.ahead_of(height)
+        ahead = consensus.peers.ahead_of(height, trio.current_time())
         if not ahead:
             consensus.peer_ahead = trio.Event()
-            await consensus.peer_ahead.wait()
+            with trio.move_on_after(RETRY_S if consensus.peers.is_any_ahead(height) else math.inf):
+                await consensus.peer_ahead.wait()
             continue
         if consensus.peers.height_of(ahead[0]) == height + 1:
             await trio.sleep(GRACE_S)
@@ -96,19 +100,27 @@ def _decided(response: object) -> tuple[bytes, ...]:
 
 async def _fetch_from(member: MemberIndex, consensus: ConsensusTask, asker: Asker) -> None:
     before = consensus.height
-    try:
-        request = BlocksRequest(from_height=before, count=BLOCKS_PER_REQUEST_MAX)
-        response = await ask(asker, member, request)
-        for encoded in _decided(response):
-            await consensus.offer_decided(decode(encoded, DecidedBlock, bytes_max=MESSAGE_BYTES_MAX))
-    except RejectionError as error:
-        LOGGER.warning("member %d gave a block that is refused: %s", member, error)
-        asker.refuse(member, error)
-    except PeerUnreachableError as error:
-        LOGGER.info("member %d does not give blocks: %s", member, error)
+    response = await _blocks_of(member, before, asker)
+    if response is not None:
+        try:
+            for encoded in _decided(response):
+                await consensus.offer_decided(decode(encoded, DecidedBlock, bytes_max=MESSAGE_BYTES_MAX))
+        except RejectionError as error:
+            LOGGER.warning("member %d gave a block that is refused: %s", member, error)
+            asker.refuse(member, error)
     if consensus.height == before:
-        consensus.peers.forget(member)
-        await trio.sleep(RETRY_S)
+        consensus.peers.avoid(member, trio.current_time())
+    else:
+        consensus.peers.trust(member)
+
+
+async def _blocks_of(member: MemberIndex, first: Height, asker: Asker) -> CatchUpResponse | None:
+    """Ask for blocks; a member that refuses or does not answer is asked again later, and blamed for nothing."""
+    try:
+        return await ask(asker, member, BlocksRequest(from_height=first, count=BLOCKS_PER_REQUEST_MAX))
+    except (RejectionError, PeerUnreachableError) as error:
+        LOGGER.info("member %d does not give blocks: %s", member, error)
+        return None
 
 
 class CatchUpServer:
@@ -143,7 +155,8 @@ class CatchUpServer:
             case RecordsRequest(addresses=addresses):
                 wanted = [RecordAddress(address) for address in addresses]
                 found = await trio.to_thread.run_sync(self._chain.read_records, wanted)
-                return encode_response(RecordsResponse(records=_within(found, wanted)))
+                records = [found[address] for address in wanted if address in found]
+                return encode_response(RecordsResponse(records=within_bytes(records, RECORDS_BYTES_MAX)))
             case _:
                 assert_never(request)
 
@@ -155,17 +168,3 @@ class CatchUpServer:
             raise RejectionError(RejectionReason.TOO_LATE, "this seat is rejoining itself")
         message = decided_height_sign_bytes(nonce, height, self._genesis_hash)
         return HeightResponse(height=height, member=self._seat, signature=self._signing_key.sign(message))
-
-
-def _within(found: dict[RecordAddress, bytes], wanted: list[RecordAddress]) -> tuple[bytes, ...]:
-    records: list[bytes] = []
-    free_bytes = RECORDS_BYTES_MAX
-    for address in wanted:
-        sealed = found.get(address)
-        if sealed is None:
-            continue
-        free_bytes -= len(sealed)
-        if free_bytes < 0:
-            break
-        records.append(sealed)
-    return tuple(records)

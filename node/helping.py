@@ -30,6 +30,8 @@ from consensus.messages import (
 from storage.identifiers import RecordAddress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from consensus.height_state import HeightState, OwnMessages
     from consensus.identifiers import Height, MemberIndex
     from node.blocking import RunBlocking
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from node.outbox import Outbox
     from node.proposal_intake import ProposalIntake
 
+RECORDS_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one answer: what may stand beside one block."""
 REPEAT_BYTES_MAX: Final = 1024 * 1024
 """Of transactions handed on once more; the proposers have most of them."""
 
@@ -99,7 +103,8 @@ class Helper:
 
     async def send_records(self, member: MemberIndex, asked: RecordsMissing) -> None:
         """Give a member those of the records that are here."""
-        records = await self.intake.records_of([RecordAddress(address) for address in asked.addresses])
+        found = await self.intake.records_of([RecordAddress(address) for address in asked.addresses])
+        records = within_bytes(found, RECORDS_BYTES_MAX)
         if records:
             answer = RecordsMessage(block_hash=asked.block_hash, records=records)
             self.outbox.send(member, encode_message(answer))
@@ -114,6 +119,17 @@ class Helper:
             return None
         records = await self.intake.records_of(known.addresses)
         return ProposalMessage(signed=own.proposal, block=known.block, records=records, polka=polka)
+
+
+def within_bytes(records: Sequence[bytes], bytes_max: int) -> tuple[bytes, ...]:
+    """Return the first records that fit together; the asker asks again for the rest."""
+    chosen: list[bytes] = []
+    for record in records:
+        bytes_max -= len(record)
+        if bytes_max < 0:
+            break
+        chosen.append(record)
+    return tuple(chosen)
 
 
 def oldest_waiting(mempool: Mempool) -> TransactionsMessage | None:

@@ -1,13 +1,16 @@
-"""What waits for the member: bounded queues of this height and of the next, and who is told when one is full.
+"""What waits for the member: every other member's messages of this height and of the next, each within its own share.
 
-What does not fit is refused and counted by the caller; stuck members repeat themselves, so nothing is lost for good.
+First in, first out. What does not fit its sender's share is refused and counted by the caller: a flood costs the
+flooder, and stuck members repeat themselves, so nothing is lost for good.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from consensus.messages import MESSAGE_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,22 +19,22 @@ if TYPE_CHECKING:
     from consensus.errors import RejectionError
     from consensus.identifiers import MemberIndex
     from consensus.messages import Message
-    from node.message_gate import AgreementMessage
 
-INBOX_MAX: Final = 4_096
-"""Nine members' messages of a hundred rounds."""
-NEXT_HEIGHT_MAX: Final = 64
-"""Messages of the next height kept for one member; a round needs four of them."""
+MEMBER_MESSAGES_MAX: Final = 512
+"""Of one member and height: four a round, and its answers with decided blocks and records."""
+MEMBER_BYTES_MAX: Final = 3 * MESSAGE_BYTES_MAX
+"""Of one member and height: two proposals and a decided block of the largest kind; 240 MiB if eight members flood."""
 OFFERED_MAX: Final = 64
 """Blocks of catch-up that wait at once: one answer of a member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A proven message and the member that brought it."""
+    """A proven message, the member that brought it, and the length of its frame."""
 
     member: MemberIndex
     message: Message
+    byte_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +45,59 @@ class OfferedBlock:
     answer: Callable[[RejectionError | None], None]
 
 
-class Inbox:
-    """First in, first out; messages of the next height wait beside until it begins."""
+class _Shares:
+    """How much of each member waits."""
 
-    __slots__ = ("_next_height", "_offered", "_queue")
+    __slots__ = ("_byte_counts", "_message_counts")
+
+    def __init__(self) -> None:
+        self._message_counts: Counter[MemberIndex] = Counter()
+        self._byte_counts: Counter[MemberIndex] = Counter()
+
+    def add(self, received: Received) -> bool:
+        """Count a message in; False when its member's share is full."""
+        member = received.member
+        if self._message_counts[member] >= MEMBER_MESSAGES_MAX:
+            return False
+        if self._byte_counts[member] + received.byte_count > MEMBER_BYTES_MAX:
+            return False
+        self._message_counts[member] += 1
+        self._byte_counts[member] += received.byte_count
+        return True
+
+    def remove(self, received: Received) -> None:
+        """Count a message out."""
+        self._message_counts[received.member] -= 1
+        self._byte_counts[received.member] -= received.byte_count
+
+
+class Inbox:
+    """Two queues: of the present height, and of the next until it begins."""
+
+    __slots__ = ("_next", "_next_shares", "_offered", "_queue", "_shares")
 
     def __init__(self) -> None:
         self._queue: deque[Received | OfferedBlock] = deque()
-        self._next_height: dict[MemberIndex, list[AgreementMessage]] = {}
+        self._shares = _Shares()
+        self._next: list[Received] = []
+        self._next_shares = _Shares()
         self._offered = 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def put(self, received: Received) -> bool:
-        """Queue a message; False when the queue is full."""
-        if len(self._queue) >= INBOX_MAX:
+        """Queue a message of the present height; False when its member's share is full."""
+        if not self._shares.add(received):
             return False
         self._queue.append(received)
+        return True
+
+    def put_next(self, received: Received) -> bool:
+        """Keep a message of the next height; False when its member's share is full."""
+        if not self._next_shares.add(received):
+            return False
+        self._next.append(received)
         return True
 
     def offer(self, offered: OfferedBlock) -> None:
@@ -68,22 +106,17 @@ class Inbox:
         self._offered += 1
         self._queue.append(offered)
 
-    def put_next(self, member: MemberIndex, message: AgreementMessage) -> bool:
-        """Keep a message of the next height; False when this member's share is full."""
-        waiting = self._next_height.setdefault(member, [])
-        if len(waiting) >= NEXT_HEIGHT_MAX:
-            return False
-        waiting.append(message)
-        return True
-
     def take(self) -> Received | OfferedBlock:
-        """Return what came first."""
+        """Return what came first; there is something."""
         taken = self._queue.popleft()
-        self._offered -= isinstance(taken, OfferedBlock)
+        if isinstance(taken, OfferedBlock):
+            self._offered -= 1
+        else:
+            self._shares.remove(taken)
         return taken
 
     def begin_height(self) -> None:
-        """The next height is the present one now: its messages join the queue."""
-        for member, messages in self._next_height.items():
-            self._queue.extend(Received(member=member, message=message) for message in messages)
-        self._next_height.clear()
+        """The next height is the present one now: its messages join the queue as far as there is room."""
+        waiting, self._next, self._next_shares = self._next, [], _Shares()
+        for received in waiting:
+            self.put(received)

@@ -15,9 +15,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, assert_never
 
-from consensus.blocks import DecidedBlock, header_hash
+from consensus.blocks import DecidedBlock
 from consensus.certificates import PolkaCertificate, RoundCertificate
-from consensus.driver import apply
+from consensus.driver import apply, wants_proposal
 from consensus.effects import (
     AskForValue,
     BroadcastCertificate,
@@ -37,11 +37,17 @@ from consensus.events import (
     ProposalReceived,
     RoundReceived,
     TimeoutElapsed,
-    Validity,
     ValueReady,
     VoteReceived,
 )
-from consensus.height_state import HeightContext, HeightState, decided_commit, decided_polkas, start_state
+from consensus.height_state import (
+    HeightContext,
+    HeightState,
+    block_hashes,
+    decided_commit,
+    decided_polkas,
+    start_state,
+)
 from consensus.identifiers import Height, MemberIndex, Round
 from consensus.messages import (
     CommitMessage,
@@ -59,12 +65,12 @@ from consensus.messages import (
 from consensus.round_machine import Step
 from consensus.timeouts import rebroadcast_ms, timeout_ms
 from consensus.votes import Precommit
+from node.block_keeper import BlockKeeper
 from node.errors import WriteAheadLogError
 from node.helping import Helper
 from node.inbox import Inbox, OfferedBlock, Received
 from node.log_replay import replay_log
 from node.message_gate import AgreementMessage, MessageGate, height_of
-from node.node_chain import match_records
 from node.peer_help import PeerHeights
 from node.proposal_intake import ProposalIntake
 from node.proposal_pool import KnownBlock, ProposalPool
@@ -72,18 +78,12 @@ from node.reception import Reception
 from node.speaker import Speaker
 from node.start_rule import StartWatch, start_moment
 from node.timers import Timers
-from storage.identifiers import RecordAddress
 
 if TYPE_CHECKING:
-    from consensus.blocks import Block
-    from consensus.certificates import CommitCertificate
-    from consensus.evidence import Evidence
     from node.member_parts import MemberParts
-    from node.node_chain import Appended
 
 LOGGER = logging.getLogger(__name__)
 
-EVIDENCE_MAX: Final = 16
 PULL_S: Final = 0.3
 """How often a decided block that is not here is asked for."""
 IDLE_STATUS_S: Final = 5.0
@@ -106,6 +106,7 @@ class Member:
             run_blocking=parts.run_blocking,
             wall_ms=parts.wall_ms,
         )
+        self._blocks = BlockKeeper(parts=parts, intake=self._intake)
         self._speaker = Speaker(
             signer=parts.signer,
             log=parts.log,
@@ -134,11 +135,8 @@ class Member:
         )
         self._timers = Timers()
         self._own_events: deque[Event] = deque()
-        self._evidence: dict[Evidence, None] = {}
         self._start = StartWatch(begun_at=parts.monotonic_s())
         self._repeat_at = math.inf
-        self._decided: HeightState | None = None
-        """The height before, which still counts precommits for the next block's certificate (rule A63)."""
         self._state = self._new_state()
 
     @property
@@ -197,8 +195,7 @@ class Member:
         replayed = replay_log(self._state, contents)
         LOGGER.info("height %d: %d entries replayed from the log", self.height, len(contents.entries))
         self._state = replayed.state
-        for block in replayed.blocks:
-            self._intake.pool.add(header_hash(block.header), self._known(block))
+        self._blocks.restore(replayed.blocks)
         self._schedule_repeat()
         for effect in replayed.unfinished:
             await self._carry_out(effect)
@@ -249,7 +246,7 @@ class Member:
     async def _take_agreement(self, member: MemberIndex, message: AgreementMessage) -> None:
         height = height_of(message)
         if height == self.height - 1 and isinstance(message, VoteMessage):
-            self._count_late(message)
+            self._blocks.count_late(message.signed)
         if height != self.height:
             return
         match message:
@@ -257,11 +254,7 @@ class Member:
                 self._start.senders.add(signed.vote.member)
                 await self._feed(VoteReceived(signed=signed))
             case ProposalMessage():
-                self._start.proposal_heard = True
-                await self._consider_start()
-                known = await self._intake.take(message)
-                if known is not None:
-                    await self._feed_proposal(message, known)
+                await self._take_proposal(message)
             case PolkaMessage(certificate=certificate):
                 await self._feed(PolkaReceived(certificate=certificate))
             case CommitMessage(certificate=certificate):
@@ -272,22 +265,26 @@ class Member:
             case _:
                 assert_never(message)
 
-    def _count_late(self, message: VoteMessage) -> None:
-        """Count a precommit of the height before: the next block embeds every one that came in time."""
-        if self._decided is None or not isinstance(message.signed.vote, Precommit):
-            return
+    async def _take_proposal(self, message: ProposalMessage) -> None:
+        proposal = message.signed.proposal
         try:
-            self._decided, _ = apply(self._decided, VoteReceived(signed=message.signed))
+            if not wants_proposal(self._state, proposal):
+                return
         except RejectionError as error:
             self._parts.counters.refused[error.reason] += 1
+            return
+        if proposal.round == max(self._state.machine.round, 0):
+            self._start.proposal_heard = True
+            await self._consider_start()
+        known = await self._intake.take(message)
+        if known is not None:
+            await self._feed_proposal(message, known)
 
     async def _feed_proposal(self, message: ProposalMessage, known: KnownBlock) -> None:
         if height_of(message) == self.height and message.polka is not None:
             await self._feed(PolkaReceived(certificate=message.polka))
         if height_of(message) != self.height:
             return
-        if known.validity is Validity.VALID:
-            self._parts.log.append_block(known.block)
         await self._feed(ProposalReceived(signed=message.signed, validity=known.validity))
 
     async def _feed(self, event: Event) -> None:
@@ -297,22 +294,26 @@ class Member:
 
     async def _feed_own(self) -> None:
         while self._own_events:
-            event = self._own_events.popleft()
-            self._parts.log.append_event(event)
-            for effect in self._apply(event):
+            for effect in self._apply(self._own_events.popleft()):
                 await self._carry_out(effect)
         if self._state.decision is not None:
             await self._try_append()
 
     def _apply(self, event: Event) -> tuple[Effect, ...]:
-        round_before = self._state.machine.round
+        """Apply and log; what is refused or changes nothing is not logged, so that no flood fills the log."""
+        before = self._state
         try:
-            self._state, effects = apply(self._state, event)
+            state, effects = apply(before, event)
         except RejectionError as error:
             self._parts.counters.refused[error.reason] += 1
             return ()
-        if self._state.machine.round != round_before:
-            self._parts.counters.rounds_above_zero += self._state.machine.round > 0
+        if state is before and not effects:
+            return ()
+        self._parts.log.append_event(event)
+        self._state = state
+        if state.machine.round != before.machine.round:
+            self._parts.counters.rounds_above_zero += state.machine.round > 0
+            self._intake.pool.keep_only(block_hashes(state))
             self._schedule_repeat()
         return effects
 
@@ -321,10 +322,14 @@ class Member:
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
             case AskForValue():
-                await self._make_block(effect)
-            case BroadcastProposal():
+                block_hash = await self._blocks.make()
+                self._own_events.append(ValueReady(height=effect.height, round=effect.round, block_hash=block_hash))
+            case BroadcastProposal(proposal=proposal):
+                self._blocks.log(proposal.block_hash)
                 self._hear_own(await self._speaker.propose(effect))
             case BroadcastVote(vote=vote):
+                if isinstance(vote, Precommit) and vote.block_hash is not None:
+                    self._blocks.log(vote.block_hash)
                 self._hear_own(await self._speaker.vote(vote))
             case BroadcastCertificate(certificate=certificate):
                 self._parts.outbox.broadcast(encode_message(_certificate_message(certificate)))
@@ -333,8 +338,7 @@ class Member:
                 self._timers.start(timeout, self._parts.monotonic_s() + span_ms / 1000)
             case ReportEvidence(evidence=evidence):
                 self._parts.counters.evidence_seen += 1
-                if len(self._evidence) < EVIDENCE_MAX:
-                    self._evidence[evidence] = None
+                self._blocks.report(evidence)
             case Decide():
                 LOGGER.debug("height %d decided in round %d", self.height, effect.certificate.round)
             case _:
@@ -344,29 +348,6 @@ class Member:
         """Own messages count when they come back (rule A64)."""
         if said is not None:
             self._own_events.append(said)
-
-    async def _make_block(self, asked: AskForValue) -> None:
-        pending = self._parts.mempool.take()
-        block = self._chain.make_block(
-            [waiting.transaction for waiting in pending],
-            tuple(self._evidence),
-            self._parts.wall_ms(),
-            self._parent_commit(),
-        )
-        records: dict[RecordAddress, bytes] = {}
-        for waiting in pending:
-            records |= match_records(self._chain.record_claims(waiting.transaction), waiting.records)
-        block_hash = header_hash(block.header)
-        await self._intake.keep_own(block_hash, block, records)
-        self._parts.log.append_block(block)
-        self._parts.counters.proposals_made += 1
-        self._own_events.append(ValueReady(height=asked.height, round=asked.round, block_hash=block_hash))
-
-    def _parent_commit(self) -> CommitCertificate | None:
-        """Return the parent's certificate with every precommit heard since; None: as it was decided here."""
-        if self._decided is None or self._decided.decision is None:
-            return None
-        return decided_commit(self._decided)
 
     # --- one height after the other ----------------------------------------------------------------------------------
 
@@ -396,7 +377,7 @@ class Member:
         if self._state.machine.step is not Step.NEW or self._state.decision is not None:
             return math.inf
         tip = self._chain.tip
-        if len(self._parts.mempool) or self._evidence:
+        if len(self._parts.mempool) or self._blocks.has_evidence:
             self._start.notice_pending(self._parts.monotonic_s())
         facts = self._start.facts(
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
@@ -419,8 +400,8 @@ class Member:
         if known is None or polkas is None:
             self._repeat_at = min(self._repeat_at, self._parts.monotonic_s() + PULL_S)
             return
-        self._decided = self._state
-        await self._append(DecidedBlock(block=known.block, commit=decided_commit(self._state), polkas=polkas))
+        decided = DecidedBlock(block=known.block, commit=decided_commit(self._state), polkas=polkas)
+        await self._append(decided, self._state)
 
     async def _take_decided(self, decided: DecidedBlock) -> RejectionError | None:
         """Append a block that was decided without us; return why not. An old one is neither."""
@@ -432,31 +413,13 @@ class Member:
             return error
         self._gate.check_own(decided.commit)
         self._parts.counters.blocks_caught_up += 1
-        self._decided = None
-        await self._append(decided)
+        await self._append(decided, None)
         return None
 
-    async def _append(self, decided: DecidedBlock) -> None:
-        appended = await self._parts.run_blocking(self._append_and_log, decided)
-        self._parts.counters.blocks_decided += 1
-        self._parts.mempool.committed(appended.transaction_ids, appended.height)
-        for evidence in decided.block.evidence:
-            self._evidence.pop(evidence, None)
-        unused = self._intake.pool.addresses() - set(self._known(decided.block).addresses)
-        if unused:
-            await self._parts.run_blocking(self._chain.erase_records, tuple(unused))
+    async def _append(self, decided: DecidedBlock, state: HeightState | None) -> None:
+        appended = await self._blocks.append(decided, state)
         self._begin_height()
         self._parts.events.on_appended(appended)
-
-    def _append_and_log(self, decided: DecidedBlock) -> Appended:
-        """The block is durable before its height's log is forgotten."""
-        appended = self._chain.append(decided)
-        self._parts.log.begin(Height(appended.height + 1))
-        return appended
-
-    def _known(self, block: Block) -> KnownBlock:
-        claims = [claim for encoded in block.transactions for claim in self._chain.record_claims(encoded)]
-        return KnownBlock(block=block, validity=Validity.VALID, addresses=tuple(claim.address for claim in claims))
 
     # --- helping and being helped ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ seat that this process did not sign raises SecondCopyError: another copy of the 
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, assert_never
 
 from consensus.blocks import header_hash
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from node.signer import Signer
 
 SEEN_MAX: Final = 4_096
-"""Messages of a height remembered, so that repetitions are not verified again."""
+"""Hashes of frames remembered, so that repetitions are not verified again: below half a MiB."""
 
 AgreementMessage = ProposalMessage | VoteMessage | PolkaMessage | CommitMessage | RoundMessage
 
@@ -70,19 +71,20 @@ class MessageGate:
         self._chain = chain
         self._me = me
         self._signer = signer
-        self._seen: dict[AgreementMessage, None] = {}
+        self._seen: dict[bytes, None] = {}
 
-    def admit(self, message: AgreementMessage) -> bool:
-        """Prove a message; False for a repetition.
+    def admit(self, message: AgreementMessage, frame: bytes) -> bool:
+        """Prove a message; False for a repetition of the very frame that it was decoded from.
 
         Raises:
             RejectionError: It is not what it claims to be.
             SecondCopyError: This seat signed it, elsewhere.
         """
-        if message in self._seen:
+        digest = sha256(frame).digest()
+        if digest in self._seen:
             return False
         self._check(message)
-        self._seen[message] = None
+        self._seen[digest] = None
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
         return True

@@ -10,8 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from consensus.blocks import BLOCK_BYTES_MAX
 from consensus.certificates import bitmap_members
-from consensus.errors import RejectionError
+from consensus.encoding import encode
+from consensus.errors import RejectionError, RejectionReason
 from consensus.events import Validity
 from consensus.identifiers import Milliseconds
 from consensus.messages import RECORD_ADDRESSES_MAX, ProposalMessage, RecordsMessage, RecordsMissing, encode_message
@@ -20,7 +22,7 @@ from node.proposal_pool import KnownBlock, ProposalPool, WaitingProposal
 from storage.transactions import transaction_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from consensus.blocks import Block
     from consensus.identifiers import BlockHash
@@ -146,6 +148,7 @@ class ProposalIntake:
     ) -> KnownBlock:
         block, proposal = message.block, message.signed.proposal
         try:
+            _check_bytes(block, records)
             if sum(map(len, block.transactions)) > IN_THREAD_BYTES:
                 await self.run_blocking(self.chain.check_proposed, block, proposal, self.wall_ms())
             else:
@@ -164,3 +167,11 @@ class ProposalIntake:
         """An invalid block is not kept: proposed again with a polka, it is judged again, without the clock."""
         self.pool.complete(message.signed.proposal.block_hash)
         return KnownBlock(block=message.block, validity=Validity.INVALID, addresses=())
+
+
+def _check_bytes(block: Block, records: Mapping[RecordAddress, bytes]) -> None:
+    """Refuse a block that its proposer could not send whole: the records beside it count as its own bytes."""
+    byte_count = len(encode(block)) + sum(map(len, records.values()))
+    if byte_count > BLOCK_BYTES_MAX:
+        detail = f"{byte_count} bytes with its records, at most {BLOCK_BYTES_MAX}"
+        raise RejectionError(RejectionReason.OVERSIZED, detail)

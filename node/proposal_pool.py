@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from consensus.driver import PROPOSALS_PER_ROUND
+from consensus.vote_keeper import POLKAS_KEPT, ROUNDS_KEPT
+
 if TYPE_CHECKING:
     from consensus.blocks import Block
     from consensus.events import Validity
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
     from node.node_chain import RecordClaim
     from storage.identifiers import RecordAddress
 
-BLOCKS_MAX: Final = 32
-"""Two proposals a round over sixteen rounds, at most 4 MiB each; more are not taken until the height ends."""
+BLOCKS_MAX: Final = PROPOSALS_PER_ROUND * (2 * ROUNDS_KEPT + 1) + POLKAS_KEPT
+"""Proposals of the rounds that the core keeps, and blocks that had a polka: keep_only() holds it below."""
 WAITING_MAX: Final = 16
 
 
@@ -44,10 +47,11 @@ class WaitingProposal:
 class ProposalPool:
     """Blocks by hash, and what waits."""
 
-    __slots__ = ("_blocks", "_waiting")
+    __slots__ = ("_addresses", "_blocks", "_waiting")
 
     def __init__(self) -> None:
         self._blocks: dict[BlockHash, KnownBlock] = {}
+        self._addresses: set[RecordAddress] = set()
         self._waiting: dict[BlockHash, WaitingProposal] = {}
 
     def get(self, block_hash: BlockHash) -> KnownBlock | None:
@@ -56,8 +60,14 @@ class ProposalPool:
 
     def add(self, block_hash: BlockHash, known: KnownBlock) -> None:
         """Keep a complete block."""
-        if len(self._blocks) < BLOCKS_MAX:
-            self._blocks.setdefault(block_hash, known)
+        assert len(self._blocks) < BLOCKS_MAX, "more blocks than proposals"
+        self._blocks.setdefault(block_hash, known)
+        self._addresses.update(known.addresses)
+
+    def keep_only(self, block_hashes: frozenset[BlockHash]) -> None:
+        """Forget the blocks that the height does not need any more."""
+        for block_hash in [known for known in self._blocks if known not in block_hashes]:
+            del self._blocks[block_hash]
 
     def wait(self, block_hash: BlockHash, waiting: WaitingProposal) -> None:
         """Remember what is missing; the oldest gives way when too many wait."""
@@ -79,10 +89,11 @@ class ProposalPool:
         self._waiting.pop(block_hash, None)
 
     def addresses(self) -> frozenset[RecordAddress]:
-        """Return the records of every block of the height."""
-        return frozenset(address for known in self._blocks.values() for address in known.addresses)
+        """Return the records of every block that the height has seen."""
+        return frozenset(self._addresses)
 
     def clear(self) -> None:
         """The height is decided."""
         self._blocks.clear()
+        self._addresses.clear()
         self._waiting.clear()

@@ -76,28 +76,32 @@ class Reception:
         message = decode_message(frame)
         match message:
             case VoteMessage() | ProposalMessage() | PolkaMessage() | CommitMessage() | RoundMessage():
-                self._receive_agreement(member, message)
+                self._receive_agreement(member, message, frame)
             case StatusMessage(height=height):
                 self._receive_status(member, height)
             case DecidedMessage(decided=decided):
                 if decided.block.header.height == self._height():
-                    self._queue(Received(member=member, message=message))
+                    self._queue(Received(member=member, message=message, byte_count=len(frame)))
             case TransactionsMessage():
                 self._events.on_transactions(message)
-            case RecordsMissing() | RecordsMessage():
-                self._queue(Received(member=member, message=message))
+            case RecordsMissing():
+                if self._peers.may_answer_records(member, self._monotonic_s()):
+                    self._queue(Received(member=member, message=message, byte_count=len(frame)))
+            case RecordsMessage():
+                self._queue(Received(member=member, message=message, byte_count=len(frame)))
             case _:
                 assert_never(message)
 
-    def _receive_agreement(self, member: MemberIndex, message: AgreementMessage) -> None:
+    def _receive_agreement(self, member: MemberIndex, message: AgreementMessage, frame: bytes) -> None:
         here, height = self._height(), height_of(message)
         if height > here:
             self._note_ahead(member, height)
-        if not here - 1 <= height <= here + 1 or not self._gate.admit(message):
+        if not here - 1 <= height <= here + 1 or not self._gate.admit(message, frame):
             return
+        received = Received(member=member, message=message, byte_count=len(frame))
         if height <= here:
-            self._queue(Received(member=member, message=message))
-        elif not self._inbox.put_next(member, message):
+            self._queue(received)
+        elif not self._inbox.put_next(received):
             self._counters.inputs_dropped += 1
 
     def _receive_status(self, member: MemberIndex, height: Height) -> None:
@@ -105,7 +109,7 @@ class Reception:
         if height > here:
             self._note_ahead(member, height)
         elif height < here and self._peers.may_answer(member, height, self._monotonic_s()):
-            self._queue(Received(member=member, message=StatusMessage(height=height, round=Round(0))))
+            self._queue(Received(member=member, message=StatusMessage(height=height, round=Round(0)), byte_count=0))
 
     def _note_ahead(self, member: MemberIndex, height: Height) -> None:
         self._peers.note(member, height)

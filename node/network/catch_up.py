@@ -1,6 +1,6 @@
 """Request and response: one new stream each, for blocks, headers and pieces of snapshots.
 
-Protocol `/grandest/catch-up/1`. Request: one frame of at most 64 KiB. Response: one frame of at most 16 MiB, of which
+Protocol `/grandest/catch-up/1`. Request: one frame of at most 64 KiB. Response: one frame of at most 8 MiB, of which
 the first byte is 0 (the rest answers) or 1 (the rest is `reason: detail` in UTF-8).
 
 Rules
@@ -18,9 +18,9 @@ import trio
 from libp2p.custom_types import TProtocol
 
 from consensus.errors import RejectionError, RejectionReason
+from consensus.messages import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from node.errors import PeerUnreachableError
 from node.network.frames import FrameReader, write_frames
-from node.network.peers import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from node.network.swarm import open_stream, reset_stream
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ANSWERED: Final = b"\x00"
 REFUSED: Final = b"\x01"
 REQUEST_READ_S: Final = 5.0
 RESPONSE_WRITE_S: Final = 30.0
-"""16 MiB at 5 Mbit/s."""
+"""8 MiB at 2.5 Mbit/s."""
 REFUSAL_BYTES_MAX: Final = 512
 BLAMELESS: Final = frozenset({RejectionReason.QUEUE_FULL, RejectionReason.TOO_LATE})
 
@@ -55,7 +55,7 @@ async def request(host: MembersHost, peer: PublicKey, payload: bytes, *, deadlin
     try:
         await write_frames(stream, [payload], deadline_s=deadline_s)
         left_s = max(0.0, started_at + deadline_s - trio.current_time())
-        response = await FrameReader(stream, RESPONSE_BYTES_MAX + 1).next_frame(deadline_s=left_s)
+        response = await FrameReader(stream, RESPONSE_BYTES_MAX + len(ANSWERED)).next_frame(deadline_s=left_s)
     except trio.TooSlowError as error:
         raise PeerUnreachableError(f"no answer within {deadline_s} s") from error
     finally:

@@ -18,19 +18,16 @@ from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
 from libp2p.peer.id import ID
 
 from consensus.identifiers import PublicKey
+from consensus.messages import MESSAGE_BYTES_MAX
 
 if TYPE_CHECKING:
     from libp2p.crypto.keys import KeyPair
 
     from consensus.errors import RejectionReason
 
-FRAME_BYTES_MAX: Final = 5 * 1024 * 1024
-"""A block of 4 MiB with its records, and 1 MiB for the envelope around it."""
+FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX
 GOSSIP_BYTES_MAX: Final = 960 * 1024
 """One RPC of gossipsub holds at most 1 MiB: 64 KiB are left for its signature, topic and control messages."""
-REQUEST_BYTES_MAX: Final = 64 * 1024
-RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Four blocks of 4 MiB, or one piece of a snapshot."""
 PEERS_MAX: Final = 63
 """Everybody but ourselves in the largest member set."""
 SEED_BYTES: Final = 32

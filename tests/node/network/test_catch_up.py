@@ -6,10 +6,11 @@ import pytest
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
+from consensus.messages import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from node.errors import PeerUnreachableError
 from node.network.catch_up import CATCH_UP_PROTOCOL
 from node.network.frames import FrameReader, encode_frame
-from node.network.peers import REQUEST_BYTES_MAX, peer_id_of
+from node.network.peers import peer_id_of
 from tests.node.network.doubles import eventually, hostile_host, town
 
 
@@ -20,8 +21,8 @@ async def test_a_request_is_answered() -> None:
         assert await first.network.request(second.key, b"", deadline_s=5) == b""
 
 
-async def test_an_answer_of_sixteen_mebibytes_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = bytes(16 * 1024 * 1024)
+async def test_an_answer_of_the_largest_size_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = bytes(RESPONSE_BYTES_MAX)
 
     async def answer_at_length(_peer: bytes, _payload: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
