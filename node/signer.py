@@ -9,11 +9,13 @@ Rules
 - G2. The same bytes again give the same signature, from the record.
 - G3. Anything else at or below the last (height, round, step), or at or below the floor, is refused.
 - G4. The record is missing while keys exist: the seat rejoins (node/rejoin.py), which writes a floor.
-- G5. A torn last entry was never released: it is cut off. Any other damage stops the node.
+- G5. A torn last entry (the file ends inside of it, or it ends in zeros) was never released: it is cut off. Any other
+  damage stops the node, also where it only looks like an end: whoever forgets a signature may contradict it.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
@@ -32,6 +34,7 @@ from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_byte
 from node.errors import ConfigurationError, NodeError, WriteAheadLogError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from consensus.signing import SigningKey
@@ -43,6 +46,8 @@ HEAD: Final = struct.Struct(">II")
 ENTRY_BYTES_MAX: Final = 1_024
 COMPACT_BYTES: Final = 256 * 1024
 """About a thousand signatures; only those of the last height are kept."""
+TORN_ZEROS: Final = 8
+"""So many zeros at an entry's end were never written: a signature ends in them once in 2**64."""
 RECORD_NAME: Final = "signer"
 
 
@@ -136,11 +141,13 @@ class Signer:
         return self._floor is not None and height > self._floor
 
     def set_floor(self, floor: Height) -> None:
-        """End a rejoin: durably forbid everything up to a height, allow what is above."""
+        """End a rejoin: durably forbid everything up to a height, allow what is above.
+
+        Raises:
+            WriteAheadLogError: The record cannot be written.
+        """
         assert self._floor is None, "a seat rejoins only without a record"
-        _write_new(self._path, MAGIC + _line(SignerFloor(height=floor)), 0)
-        self._floor = Height(0)
-        self._load()
+        self._replace([SignerFloor(height=floor)])
 
     def sign_vote(self, vote: Vote) -> SignedVote:
         """Sign a vote or raise SigningRefusedError; durable before it returns."""
@@ -204,8 +211,14 @@ class Signer:
 
     def _compact(self) -> None:
         assert self._floor is not None, "recorded without a floor"
-        lines = [_line(SignerFloor(height=self._floor)), *(_line(entry) for entry in self._by_position.values())]
-        _write_new(self._path, MAGIC + b"".join(lines), 0)
+        self._replace([SignerFloor(height=self._floor), *self._by_position.values()])
+
+    def _replace(self, entries: Sequence[SignerEntry | SignerFloor]) -> None:
+        try:
+            _write_new(self._path, MAGIC + b"".join(_line(entry) for entry in entries), 0)
+        except OSError as error:
+            raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
+        self._floor = Height(0)
         self._load()
 
     def _load(self) -> None:
@@ -220,18 +233,25 @@ class Signer:
             raise self._damaged(0)
         offset = len(MAGIC)
         while (taken := self._read_line(encoded, offset)) is not None:
-            entry, offset = taken
+            entry, end = taken
             match entry:
                 case SignerEntry():
+                    self._check_order(entry, offset)
                     self._remember(entry)
                 case SignerFloor(height=height):
                     self._floor = height
                 case _:
                     assert_never(entry)
+            offset = end
         if offset < len(encoded):
             LOGGER.warning("signer record: a torn entry of %d bytes is cut off", len(encoded) - offset)
             os.ftruncate(self._descriptor, offset)
         self._byte_count = offset
+
+    def _check_order(self, entry: SignerEntry, offset: int) -> None:
+        last = self.last
+        if last is not None and Position(height=entry.height, round=entry.round, step=entry.step) <= last:
+            raise self._damaged(offset)
 
     def _read_line(self, encoded: bytes, offset: int) -> tuple[SignerEntry | SignerFloor, int] | None:
         start = offset + HEAD.size
@@ -242,13 +262,18 @@ class Signer:
         if payload_bytes > ENTRY_BYTES_MAX:
             raise self._damaged(offset)
         if end > len(encoded):
+            is_torn = not _hides_an_entry(encoded[offset:])
+        elif checksum != _checksum(encoded[start:end]):
+            is_torn = not any(encoded[max(offset, end - TORN_ZEROS) :])
+        else:
+            return self._decode(encoded[start:end], offset), end
+        if is_torn:
             return None
-        if checksum != google_crc32c.value(encoded[offset : offset + 4] + encoded[start:end]):
-            if end == len(encoded) or not any(encoded[offset:]):
-                return None
-            raise self._damaged(offset)
+        raise self._damaged(offset)
+
+    def _decode(self, payload: bytes, offset: int) -> SignerEntry | SignerFloor:
         try:
-            return decode(encoded[start:end], _Line, bytes_max=ENTRY_BYTES_MAX).entry, end
+            return decode(payload, _Line, bytes_max=ENTRY_BYTES_MAX).entry
         except RejectionError as error:
             raise self._damaged(offset) from error
 
@@ -275,19 +300,35 @@ def position_of(signed: Vote | Proposal) -> Position:
 
 def _line(entry: SignerEntry | SignerFloor) -> bytes:
     payload = encode(_Line(entry=entry))
-    length = len(payload).to_bytes(4, "big")
-    checksum: int = google_crc32c.value(length + payload)
-    return length + checksum.to_bytes(4, "big") + payload
+    return HEAD.pack(len(payload), _checksum(payload)) + payload
+
+
+def _checksum(payload: bytes) -> int:
+    checksum: int = google_crc32c.value(len(payload).to_bytes(4, "big") + payload)
+    return checksum
+
+
+def _hides_an_entry(rest: bytes) -> bool:
+    """Say whether what looks like a torn entry is whole, or whole ones follow: then its length was damaged later."""
+    if HEAD.unpack_from(rest)[1] == _checksum(rest[HEAD.size :]):
+        return True
+    for offset in range(1, len(rest) - HEAD.size):
+        payload_bytes, checksum = HEAD.unpack_from(rest, offset)
+        payload = rest[offset + HEAD.size : offset + HEAD.size + payload_bytes]
+        if 0 < payload_bytes == len(payload) and checksum == _checksum(payload):
+            return True
+    return False
 
 
 def _write_new(path: Path, content: bytes, flags: int) -> None:
     """Replace (or, with O_EXCL, create) a file atomically and durably."""
     if flags & os.O_EXCL and path.exists():
-        raise FileExistsError(17, "exists already", str(path))
+        raise FileExistsError(errno.EEXIST, "exists already", str(path))
     fresh = path.with_name(path.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, content)
+        if os.write(descriptor, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(fresh))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -12,7 +12,8 @@ nowhere in it.
 
 Rules
 - W1. append() buffers; flush() makes everything appended durable. The caller flushes before its signature leaves.
-- W2. A last entry that the file ends inside of (or a tail of zeros) was never flushed: it is cut off with a warning.
+- W2. A last entry that the file ends inside of, or that ends in zeros up to the file's end, was never flushed: it is
+  cut off with a warning.
 - W3. Any other damage raises WriteAheadLogError: the node must not guess what it has already said.
 - W4. A log of a height that is decided already is history and is dropped.
 """
@@ -47,7 +48,10 @@ ENTRY: Final = struct.Struct(">IQB")
 CRC: Final = struct.Struct(">I")
 HEAD_BYTES: Final = HEAD.size + CRC.size
 ENTRY_HEAD_BYTES: Final = ENTRY.size + CRC.size
+ENTRY_OVERHEAD_BYTES: Final = ENTRY_HEAD_BYTES + CRC.size
 PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+TORN_ZEROS: Final = 8
+"""So many zeros at the end of the file were never written: an entry ends in a checksum."""
 LOG_BYTES_MAX: Final = 256 * 1024 * 1024
 """A height that fills this has seen over fifty full blocks: the node stops rather than fill the disk."""
 
@@ -102,8 +106,8 @@ class WriteAheadLog:
         Raises:
             WriteAheadLogError: Damaged, or the log of another chain.
         """
-        encoded = os.pread(self._descriptor, self._byte_count, 0)
-        head = _read_head(encoded)
+        encoded = self._read_file()
+        head = self._read_head(encoded)
         if head is None:
             if encoded:
                 LOGGER.warning("write-ahead log: a head that was never flushed is dropped")
@@ -162,7 +166,7 @@ class WriteAheadLog:
 
     def _append(self, kind: EntryKind, payload: bytes) -> None:
         assert len(payload) <= PAYLOAD_BYTES_MAX, f"log entry of {len(payload)} bytes"
-        if self._byte_count + len(self._pending) + len(payload) > LOG_BYTES_MAX:
+        if self._byte_count + len(self._pending) + len(payload) + ENTRY_OVERHEAD_BYTES > LOG_BYTES_MAX:
             raise WriteAheadLogError(f"{self._path} is larger than {LOG_BYTES_MAX} bytes: this height does not end")
         head = ENTRY.pack(len(payload), self._sequence, kind)
         self._pending += head + CRC.pack(google_crc32c.value(head))
@@ -174,6 +178,24 @@ class WriteAheadLog:
         self._byte_count = byte_count
         self._pending.clear()
 
+    def _read_file(self) -> bytes:
+        if self._byte_count > LOG_BYTES_MAX:
+            raise self._damaged(LOG_BYTES_MAX, "larger than any log")
+        try:
+            return os.pread(self._descriptor, self._byte_count, 0)
+        except OSError as error:
+            raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}; check the disk") from error
+
+    def _read_head(self, encoded: bytes) -> tuple[GenesisHash, Height] | None:
+        """Return a whole head's genesis hash and height, None if it was never flushed."""
+        if len(encoded) < HEAD_BYTES or not any(encoded[HEAD_BYTES - TORN_ZEROS :]):
+            return None
+        head = encoded[: HEAD.size]
+        magic, genesis_hash, height = HEAD.unpack(head)
+        if magic != MAGIC or CRC.unpack_from(encoded, HEAD.size)[0] != google_crc32c.value(head):
+            raise self._damaged(0, "head of the file")
+        return GenesisHash(genesis_hash), Height(height)
+
     def _read_entry(self, encoded: bytes, offset: int, sequence: int) -> tuple[Event | Block, int] | None:
         """Return the entry at an offset and the offset after it; None where the flushed part ends."""
         start = offset + ENTRY_HEAD_BYTES
@@ -182,6 +204,8 @@ class WriteAheadLog:
         head = encoded[offset : offset + ENTRY.size]
         payload_bytes, found_sequence, kind = ENTRY.unpack(head)
         if CRC.unpack_from(encoded, offset + ENTRY.size)[0] != google_crc32c.value(head):
+            if not any(encoded[start - TORN_ZEROS :]):
+                return None
             raise self._damaged(offset, "head checksum")
         if found_sequence != sequence or payload_bytes > PAYLOAD_BYTES_MAX:
             raise self._damaged(offset, f"sequence {found_sequence}, expected {sequence}")
@@ -190,7 +214,7 @@ class WriteAheadLog:
             return None
         payload = encoded[start : start + payload_bytes]
         if CRC.unpack_from(encoded, start + payload_bytes)[0] != google_crc32c.value(payload):
-            if end == len(encoded):
+            if not any(encoded[end - TORN_ZEROS :]):
                 return None
             raise self._damaged(offset, "payload checksum")
         try:
@@ -209,23 +233,6 @@ def _decode_payload(kind: int, payload: bytes) -> Event | Block:
     if EntryKind(kind) is EntryKind.BLOCK:
         return decode(payload, Block, bytes_max=PAYLOAD_BYTES_MAX)
     return decode(payload, LoggedEvent, bytes_max=PAYLOAD_BYTES_MAX).event
-
-
-def _read_head(encoded: bytes) -> tuple[GenesisHash, Height] | None:
-    """Return a whole head's genesis hash and height, None if it was never flushed.
-
-    Raises:
-        WriteAheadLogError: A head that is followed by entries, or is whole, and is not ours.
-    """
-    if len(encoded) < HEAD_BYTES or not any(encoded):
-        return None
-    head = encoded[: HEAD.size]
-    magic, genesis_hash, height = HEAD.unpack(head)
-    if magic != MAGIC or CRC.unpack_from(encoded, HEAD.size)[0] != google_crc32c.value(head):
-        raise WriteAheadLogError(
-            "the write-ahead log's head is damaged: move wal/log and signer away, then start again"
-        )
-    return GenesisHash(genesis_hash), Height(height)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -1,0 +1,56 @@
+"""A height starts when there is something to say, and not before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consensus.genesis import ConsensusParameters
+from consensus.identifiers import Milliseconds
+from node.start_rule import GOSSIP_S, StartFacts, start_moment
+
+PARAMETERS = ConsensusParameters(block_interval_min_ms=Milliseconds(0))
+QUIET = StartFacts(begun_at=100.0, pending_since=math.inf, is_proposer=False, root_changed=False, others_started=False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "moment"),
+    [
+        (QUIET, 160.0),  # the heartbeat
+        (replace(QUIET, is_proposer=True), 160.0),
+        (replace(QUIET, root_changed=True), 100.0),
+        (replace(QUIET, pending_since=103.0), 103.0 + GOSSIP_S),
+        (replace(QUIET, pending_since=103.0, is_proposer=True), 103.0),
+        (replace(QUIET, pending_since=100.0, root_changed=True), 100.0),
+        (replace(QUIET, pending_since=170.0), 160.0),
+        (replace(QUIET, others_started=True), -math.inf),
+    ],
+)
+def test_the_first_reason_counts(facts: StartFacts, moment: float) -> None:
+    assert start_moment(facts, PARAMETERS) == moment
+
+
+def test_blocks_keep_their_least_distance_unless_others_have_started() -> None:
+    slow = ConsensusParameters(block_interval_min_ms=Milliseconds(2_000))
+    pending = replace(QUIET, pending_since=100.5, is_proposer=True)
+    assert start_moment(pending, slow) == 102.0
+    assert start_moment(replace(pending, pending_since=103.0), slow) == 103.0
+    assert start_moment(replace(pending, others_started=True), slow) == -math.inf
+
+
+@given(
+    st.builds(
+        StartFacts,
+        begun_at=st.floats(0, 1e6),
+        pending_since=st.floats(0, 2e6) | st.just(math.inf),
+        is_proposer=st.booleans(),
+        root_changed=st.booleans(),
+        others_started=st.booleans(),
+    )
+)
+def test_every_height_starts_by_its_heartbeat_at_last(facts: StartFacts) -> None:
+    assert start_moment(facts, PARAMETERS) <= facts.begun_at + PARAMETERS.heartbeat_ms / 1000
