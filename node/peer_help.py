@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class PeerHeights:
 
     def may_answer_records(self, member: MemberIndex, now: float) -> bool:
         """Say whether a member's question for records is answered now, and note that it is."""
-        if now - self._records_answered.get(member, now - RECORDS_INTERVAL_S) < RECORDS_INTERVAL_S:
+        if now - self._records_answered.get(member, -math.inf) < RECORDS_INTERVAL_S:
             return False
         self._records_answered[member] = now
         return True
