@@ -20,7 +20,14 @@ from node.cli import ExitCode, exit_code_of
 from node.cli.output import print_error
 from node.cli.parser import Commands, chosen_command
 
-GROUPS: Final = ("testnet.commands", "testnet.demo", "node.cli.node", "node.cli.objects", "node.cli.audit")
+GROUPS: Final = (
+    "testnet.commands",
+    "testnet.demo",
+    "testnet.bench.commands",
+    "node.cli.node",
+    "node.cli.objects",
+    "node.cli.audit",
+)
 """In the order of the help; a group that is not installed is left out."""
 EPILOGUE: Final = """exit codes: 0 done, 1 failed or a lie was found, 2 wrong usage, 3 settings or home directory,
 4 nobody answered, 5 refused, 6 not found, 130 interrupted"""

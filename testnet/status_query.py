@@ -18,6 +18,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     block_hash: str
     state_root: str
     voting: bool
+    holder_bytes: int = 0
+    """Shard bytes that it holds."""
 
 
 def ask_status(host: str, port: int) -> NodeStatus | None:
