@@ -26,6 +26,7 @@ from consensus.errors import RejectionError
 from node.errors import PeerUnreachableError
 from node.network.frames import FrameReader, write_frames
 from node.network.peers import Drop
+from node.network.quick_yamux import QuickStream
 from node.network.swarm import open_stream, reset_stream
 
 if TYPE_CHECKING:
@@ -176,12 +177,13 @@ async def _watch_for_end(stream: INetStream, writer: trio.CancelScope) -> None:
 
 async def _write_queue(link: Link, stream: INetStream, context: LinkContext) -> None:
     settings = context.settings
+    quick = QuickStream(stream)
     while True:
         batch = [b""]
         with trio.move_on_after(settings.keepalive_s):
             batch = await link.queue.take()
         try:
-            await write_frames(stream, batch, deadline_s=settings.write_deadline_s)
+            await write_frames(quick, batch, deadline_s=settings.write_deadline_s)
         except PeerUnreachableError:
             return
         context.counters.frames_sent += sum(1 for frame in batch if frame)
@@ -209,7 +211,7 @@ async def serve_inbound(link: Link, stream: INetStream, context: LinkContext) ->
 
 
 async def _read_frames(link: Link, stream: INetStream, context: LinkContext) -> None:
-    reader = FrameReader(stream, context.settings.frame_bytes_max)
+    reader = FrameReader(QuickStream(stream), context.settings.frame_bytes_max)
     silence_s = SILENT_KEEPALIVES * context.settings.keepalive_s
     while (frame := await reader.next_frame(deadline_s=silence_s)) is not None:
         if not frame:

@@ -42,7 +42,6 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError, Multiselect
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL_ID
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.exceptions import MuxerUpgradeFailure, SecurityUpgradeFailure
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
@@ -50,6 +49,7 @@ from multiaddr import Multiaddr
 
 from node.errors import ConfigurationError, PeerUnreachableError
 from node.network.peers import Membership, NetworkCounters, NetworkSettings, peer_id_of
+from node.network.quick_yamux import QuickYamux
 
 if TYPE_CHECKING:
     from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn, ISecureTransport
@@ -69,8 +69,6 @@ HANDSHAKE_S: Final = 5.0
 """A dialler that does not finish its handshake in this time gives its slot back."""
 STREAMS_MAX: Final = 64
 """Streams of one connection: consensus and gossip both ways, a few requests, and room for those that are closing."""
-BUFFERED_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Two of yamux's largest receive windows: consensus and one large answer, both unread."""
 PEER_CONNECTIONS_MAX: Final = 3
 ADDRESS_TTL_S: Final = 3600
 CLOSE_S: Final = 1.0
@@ -81,19 +79,6 @@ AUTO_CONNECT_S: Final = 1e9
 def security_options(key_pair: KeyPair) -> dict[TProtocol, ISecureTransport]:
     """Return the only way to prove an identity (W1)."""
     return {NOISE_PROTOCOL_ID: NoiseTransport(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)}
-
-
-class BoundedYamux(Yamux):
-    """Closes a connection whose peer ignores the receive window (W5)."""
-
-    async def _read_data_body(self, length: int) -> bytes:
-        """Read the body of one yamux frame."""
-        buffered_bytes = sum(len(unread) for unread in self.stream_buffers.values())
-        if buffered_bytes + length > BUFFERED_BYTES_MAX:
-            logger.warning("%s ignores the receive window: %d unread bytes", self.peer_id, buffered_bytes)
-            # The one error after which the library closes the connection wherever it reads a body.
-            raise trio.TooSlowError
-        return await super()._read_data_body(length)
 
 
 class OwnedTcp(TCP):
@@ -123,7 +108,7 @@ class MembersUpgrader(TransportUpgrader):
 
     def __init__(self, membership: Membership, counters: NetworkCounters, settings: NetworkSettings) -> None:
         security = security_options(settings.own_seed.key_pair())
-        super().__init__(security, {TProtocol(YAMUX_PROTOCOL_ID): BoundedYamux}, int(HANDSHAKE_S))
+        super().__init__(security, {TProtocol(YAMUX_PROTOCOL_ID): QuickYamux}, int(HANDSHAKE_S))
         self._membership = membership
         self._counters = counters
 
@@ -152,7 +137,7 @@ class MembersUpgrader(TransportUpgrader):
         async def on_close() -> None:
             """Nothing is left to do."""
 
-        return BoundedYamux(conn, peer_id, is_initiator=conn.is_initiator, on_close=on_close)
+        return QuickYamux(conn, peer_id, is_initiator=conn.is_initiator, on_close=on_close)
 
 
 class MembersSwarm(Swarm):

@@ -22,11 +22,13 @@ from libp2p.transport.exceptions import SecurityUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
 from node.errors import PeerUnreachableError
+from node.network import quick_yamux as quick_module
 from node.network import swarm as swarm_module
 from node.network.host import open_network
 from node.network.peers import Membership, NetworkCounters, NetworkSeed, peer_id_of
+from node.network.quick_yamux import QuickYamux
 from node.network.streams import CONSENSUS_PROTOCOL
-from node.network.swarm import BoundedYamux, MembersSwarm, MembersUpgrader, build_host, security_options
+from node.network.swarm import MembersSwarm, MembersUpgrader, build_host, security_options
 from tests.node.network.doubles import LOOPBACK, Member, Recorder, Town, eventually, hostile_host, town
 
 STRANGER = NetworkSeed(b"stranger" * 4)
@@ -91,6 +93,7 @@ async def test_the_library_s_default_would_let_an_impostor_in(monkeypatch: pytes
         return {**options, PLAINTEXT_PROTOCOL_ID: InsecureTransport(key_pair)}  # type: ignore[arg-type]
 
     monkeypatch.setattr(swarm_module, "security_options", with_plaintext)
+    monkeypatch.setattr(swarm_module, "QuickYamux", Yamux)  # ours does not even run on plaintext
     place = town(2)
     async with place.run(0) as (first,):
         assert await impostor_is_let_in(place, first)
@@ -226,7 +229,7 @@ async def flood(place: Town, first: Member, flood_bytes: int) -> int:
 
 
 async def test_a_member_that_ignores_the_window_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swarm_module, "BUFFERED_BYTES_MAX", 2 * 1024 * 1024)
+    monkeypatch.setattr(quick_module, "BUFFERED_BYTES_MAX", 2 * 1024 * 1024)
     place = town(2)
     async with place.run(0) as (first,):
         assert await flood(place, first, 8 * 1024 * 1024) <= 2 * 1024 * 1024
@@ -234,8 +237,8 @@ async def test_a_member_that_ignores_the_window_loses_its_connection(monkeypatch
 
 
 async def test_the_library_would_keep_whatever_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swarm_module, "BUFFERED_BYTES_MAX", 2 * 1024 * 1024)
-    monkeypatch.setattr(BoundedYamux, "_read_data_body", Yamux._read_data_body)
+    monkeypatch.setattr(quick_module, "BUFFERED_BYTES_MAX", 2 * 1024 * 1024)
+    monkeypatch.setattr(QuickYamux, "_is_above_bound", lambda _yamux, _length: False)
     place = town(2)
     async with place.run(0) as (first,):
         assert await flood(place, first, 6 * 1024 * 1024) > 4 * 1024 * 1024
