@@ -1,38 +1,51 @@
 """The door of the mempool: what clients post and what members pass on.
 
-A posted transaction goes straight to the next three proposers. If it is not on chain soon (GOSSIP_AFTER_S), it is
-gossiped too: they may be dead, and everybody must know that something waits. On an idle network nothing is gossiped.
+What is posted here goes to the next three proposers, all of one moment in one frame, and while it waits to the
+proposers that every new block brings near: whoever's turn it is has heard of it. When blocks do not come
+(STALLED_S without one), those proposers may be dead, and everybody must know that something waits: it is gossiped too,
+once. On an idle or a busy network nothing is gossiped.
 """
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height, Round
-from consensus.messages import TransactionItem, TransactionsMessage, encode_message
+from consensus.messages import TRANSACTION_ITEMS_MAX, TransactionItem, TransactionsMessage, encode_message
 from node.mempool import pending_of
 from node.node_chain import match_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    from consensus.identifiers import TransactionId
+    from consensus.identifiers import MemberIndex, TransactionId
     from node.mempool import Mempool, Pending
     from node.node_chain import NodeChain
     from node.outbox import Outbox
     from node.submission import Submission
     from node.telemetry import NodeCounters
 
-LOGGER = logging.getLogger(__name__)
-
-GOSSIP_AFTER_S: Final = 0.25
+STALLED_S: Final = 0.25
 PROPOSERS: Final = 3
 """Straight to the proposers of rounds 0 to 2: one of them is live while at most u = 3 others than the poster fail."""
-WATCHED_MAX: Final = 1_024
+POSTED_MAX: Final = 8_192
+"""Of 256 bytes each, seconds of the highest rate; what exceeds it waits here and in three mempools, no more."""
+FRAME_PAYLOAD_BYTES_MAX: Final = 1024 * 1024
+"""Of transactions in one frame; one that is larger goes alone."""
+
+
+@dataclass(slots=True)
+class _Posted:
+    """A transaction that was posted here, and who was told of it."""
+
+    pending: Pending
+    posted_at: float
+    told: set[MemberIndex] = field(default_factory=set["MemberIndex"])
+    is_gossiped: bool = False
 
 
 class Admission:
@@ -43,26 +56,70 @@ class Admission:
         self._mempool = mempool
         self._outbox = outbox
         self._counters = counters
-        self._watched_send, self._watched = trio.open_memory_channel[tuple[float, "Pending"]](WATCHED_MAX)
+        self._posted: dict[TransactionId, _Posted] = {}
+        self._news = trio.Event()
+        self._block_at = 0.0
         self.on_waiting: Callable[[], None] = lambda: None
         """Called when a transaction begins to wait: there is a reason for a block."""
 
     def submit(self, submission: Submission) -> TransactionId:
-        """Take a posted transaction; it is passed on at once.
+        """Take a posted transaction; it is passed on in this turn of the loop.
 
         Raises:
             RejectionError: Why no block could hold it, or BAD_RECORD when its records are not all there.
         """
         pending = self._admit(submission.transaction, submission.records)
-        height = Height(self._chain.tip.height + 1)
-        frame = _frame(pending)
-        for member in {self._chain.turns.proposer(height, Round(r)) for r in range(PROPOSERS)}:
-            self._outbox.send(member, frame)
-        try:
-            self._watched_send.send_nowait((trio.current_time() + GOSSIP_AFTER_S, pending))
-        except trio.WouldBlock:
+        if len(self._posted) < POSTED_MAX:
+            self._posted[pending.transaction_id] = _Posted(pending, trio.current_time())
+        else:
             self._counters.inputs_dropped += 1
+        self._news.set()
         return pending.transaction_id
+
+    def on_appended(self) -> None:
+        """Tell the proposers that come next of what the last block left waiting."""
+        self._block_at = trio.current_time()
+        if self._posted:
+            self._news.set()
+
+    async def run(self, publish: Callable[[bytes], None]) -> None:
+        """Pass on what is posted here, and gossip it when no blocks come, until cancelled."""
+        while True:
+            if self._posted:
+                with trio.move_on_after(STALLED_S):
+                    await self._news.wait()
+            else:
+                await self._news.wait()
+            self._news = trio.Event()
+            await trio.lowlevel.checkpoint()  # what is posted in this turn of the loop shares a frame
+            self._forget_committed()
+            self._tell_proposers()
+            self._gossip_stalled(publish)
+
+    def _forget_committed(self) -> None:
+        for known in [known for known in self._posted if self._mempool.get(known) is None]:
+            del self._posted[known]
+
+    def _tell_proposers(self) -> None:
+        height = Height(self._chain.tip.height + 1)
+        for member in {self._chain.turns.proposer(height, Round(r)) for r in range(PROPOSERS)}:
+            untold = [posted for posted in self._posted.values() if member not in posted.told]
+            for posted in untold:
+                posted.told.add(member)
+            for frame in _frames([posted.pending for posted in untold]):
+                self._outbox.send(member, frame)
+
+    def _gossip_stalled(self, publish: Callable[[bytes], None]) -> None:
+        now = trio.current_time()
+        overdue = [
+            posted
+            for posted in self._posted.values()
+            if not posted.is_gossiped and now - max(posted.posted_at, self._block_at) >= STALLED_S
+        ]
+        for posted in overdue:
+            posted.is_gossiped = True
+        for frame in _frames([posted.pending for posted in overdue]):
+            publish(frame)
 
     def take(self, message: TransactionsMessage) -> None:
         """Take what a member passes on; what cannot wait is counted, not punished: views of the chain differ."""
@@ -72,13 +129,6 @@ class Admission:
             except RejectionError as error:
                 if error.reason is not RejectionReason.DUPLICATE_TRANSACTION:
                     self._counters.refused[error.reason] += 1
-
-    async def gossip_overdue(self, publish: Callable[[bytes], None]) -> None:
-        """Gossip what still waits some time after it was posted; runs until cancelled."""
-        async for due_at, pending in self._watched:
-            await trio.sleep_until(due_at)
-            if self._mempool.get(pending.transaction_id) is not None:
-                publish(_frame(pending))
 
     def _admit(self, transaction: bytes, records: tuple[bytes, ...]) -> Pending:
         pending = pending_of(transaction, records)
@@ -95,6 +145,16 @@ class Admission:
         return pending
 
 
-def _frame(pending: Pending) -> bytes:
-    item = TransactionItem(transaction=pending.transaction, records=pending.records)
-    return encode_message(TransactionsMessage(items=(item,)))
+def _frames(waiting: Sequence[Pending]) -> Iterator[bytes]:
+    """Give frames that together hold all of these, in order."""
+    items: list[TransactionItem] = []
+    byte_count = 0
+    for pending in waiting:
+        is_full = byte_count + pending.byte_count > FRAME_PAYLOAD_BYTES_MAX or len(items) == TRANSACTION_ITEMS_MAX
+        if items and is_full:
+            yield encode_message(TransactionsMessage(items=tuple(items)))
+            items, byte_count = [], 0
+        items.append(TransactionItem(transaction=pending.transaction, records=pending.records))
+        byte_count += pending.byte_count
+    if items:
+        yield encode_message(TransactionsMessage(items=tuple(items)))

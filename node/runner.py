@@ -9,7 +9,7 @@
         run_catch_up                              blocks decided without us
         records.run                               off-chain records that we lack
         data_plane.run                            shards: serve, repair, complete, purge
-        admission.gossip_overdue                  what waits too long is gossiped
+        admission.run                             what is posted here reaches the proposers
         rejoin_if_needed                          keys without a signer record: vote later
         serve_api                                 HTTP on a local port
         stop_on_signal                            SIGTERM, SIGINT: cancel everything
@@ -184,7 +184,7 @@ class Node:
             nursery.start_soon(self.data_plane.run)
             nursery.start_soon(run_catch_up, self.consensus, self.links)
             nursery.start_soon(self.records.run)
-            nursery.start_soon(self.admission.gossip_overdue, self.links.publish_transactions)
+            nursery.start_soon(self.admission.run, self.links.publish_transactions)
             nursery.start_soon(self.gossip_decisions)
             nursery.start_soon(self.rejoin_if_needed)
             nursery.start_soon(self.serve_api)
@@ -200,6 +200,7 @@ class Node:
 
     def on_appended(self, appended: Appended) -> None:
         """Tell the other tasks of a block."""
+        self.admission.on_appended()
         self.records.on_appended(appended)
         self.data_plane.on_appended(appended)
         self.appended.set()

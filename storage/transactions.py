@@ -7,6 +7,7 @@ none of them and, once that many are kept, above the lowest. So one sender may h
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -51,6 +52,10 @@ ENTRIES_MAX: Final = 8_192
 """Per transaction and over all its buckets: 8,192 x 80 bytes."""
 REFERENCES_MAX: Final = SEGMENTS_MAX
 CERTIFICATE_BYTES_MAX: Final = 1_024
+SMALL_BYTES_MAX: Final = 4 * 1024
+SMALL_REMEMBERED_MAX: Final = 1_024
+LARGE_REMEMBERED_MAX: Final = 4
+"""Read transactions that are kept: 4 MiB of small ones, 4 MiB of large ones at most, times what Python adds."""
 GRANTS_MAX: Final = 64
 
 Sequence = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -183,8 +188,20 @@ def sign_transaction(envelope: Envelope, signing_key: SigningKey, genesis_hash: 
 
 
 def decode_transaction(encoded: bytes) -> SignedTransaction:
-    """Read a transaction or raise RejectionError; the signature is checked by the ledger."""
+    """Read a transaction or raise RejectionError; the signature is checked by the ledger.
+
+    The last ones read are remembered: the door, the proposal's check, the ledger and those who keep records each read
+    a transaction, some of them twice.
+    """
+    return _read_small(encoded) if len(encoded) <= SMALL_BYTES_MAX else _read_large(encoded)
+
+
+def _read(encoded: bytes) -> SignedTransaction:
     return decode(encoded, SignedTransaction, bytes_max=TRANSACTION_BYTES_MAX)
+
+
+_read_small: Final = lru_cache(SMALL_REMEMBERED_MAX)(_read)
+_read_large: Final = lru_cache(LARGE_REMEMBERED_MAX)(_read)
 
 
 def transaction_id(encoded: bytes) -> TransactionId:

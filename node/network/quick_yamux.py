@@ -21,9 +21,17 @@ import trio
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, NoiseTransportReadWriter
 from libp2p.security.secure_session import SecureSession
-from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_MESSAGE_SIZE, TYPE_DATA, Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import (
+    HEADER_SIZE,
+    MAX_MESSAGE_SIZE,
+    MAX_WINDOW_SIZE,
+    TYPE_DATA,
+    Yamux,
+    YamuxStream,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,11 +93,11 @@ class QuickSession(SecureSession):
             pass
         return self._cut(length)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, frame: bytes, /) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (a name)
         """Send bytes in as few noise messages and system calls as they fit."""
         parts: list[bytes] = []
-        for start in range(0, len(data), MAX_PLAINTEXT_LENGTH):
-            message = self._noise.encrypt(data[start : start + MAX_PLAINTEXT_LENGTH])
+        for start in range(0, len(frame), MAX_PLAINTEXT_LENGTH):
+            message = self._noise.encrypt(frame[start : start + MAX_PLAINTEXT_LENGTH])
             parts += (len(message).to_bytes(LENGTH_BYTES, "big"), message)
         try:
             await self._stream.send_all(b"".join(parts))
@@ -135,9 +143,9 @@ class QuickYamux(Yamux):
     def _take_frames(self, plain: bytearray) -> int:
         position = 0
         while len(plain) >= position + HEADER_SIZE:
-            version, kind, flags, stream_id, length = HEADER.unpack_from(plain, position)
+            wire_version, kind, flags, stream_id, length = HEADER.unpack_from(plain, position)
             end = position + HEADER_SIZE + length
-            is_plain = version == 0 and kind == TYPE_DATA and flags == 0 and stream_id in self.streams
+            is_plain = wire_version == 0 and kind == TYPE_DATA and flags == 0 and stream_id in self.streams
             if not is_plain or len(plain) < end or self._is_above_bound(length):
                 break
             self.stream_buffers[stream_id] += memoryview(plain)[position + HEADER_SIZE : end]
@@ -146,6 +154,10 @@ class QuickYamux(Yamux):
             self.stream_events[stream_id].set()
             position = end
         return position
+
+    async def send_frame(self, frame: bytes) -> None:
+        """Send a frame of one of the streams."""
+        await self._write_frame(frame)
 
     def _is_above_bound(self, length: int) -> bool:
         return sum(map(len, self.stream_buffers.values())) + length > BUFFERED_BYTES_MAX
@@ -159,14 +171,14 @@ class QuickYamux(Yamux):
         with trio.fail_after(BODY_S):
             return await self._session.read_body(length)
 
-    async def _write_frame(self, data: bytes) -> None:
+    async def _write_frame(self, frame: bytes, /) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (a name)
         """Write one frame; a free lock costs no turn of the scheduler."""
         try:
             self._write_lock.acquire_nowait()
         except trio.WouldBlock:
             await self._write_lock.acquire()
         try:
-            await self._session.write(data)
+            await self._session.write(frame)
         finally:
             self._write_lock.release()
 
@@ -177,8 +189,10 @@ class QuickStream:
     def __init__(self, stream: INetStream) -> None:
         """Read and write a stream of a QuickYamux; another stream is used as it is."""
         self._stream = stream
-        muxed = getattr(stream, "muxed_stream", None)
-        self._muxed = muxed if isinstance(muxed, YamuxStream) and isinstance(muxed.conn, QuickYamux) else None
+        muxed = stream.muxed_stream if isinstance(stream, NetStream) else None
+        self._muxed: YamuxStream | None = None
+        if isinstance(muxed, YamuxStream) and isinstance(muxed.conn, QuickYamux):
+            self._muxed, self._yamux = muxed, muxed.conn
         self._owed_bytes = 0
 
     async def read(self, n: int | None = None) -> bytes:
@@ -201,28 +215,30 @@ class QuickStream:
                 muxed.conn.stream_events[muxed.stream_id] = trio.Event()
         return await self._stream.read(n)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, payload: bytes, /) -> None:
         """Send all of it; what does not fit the peer's window goes the library's way."""
         muxed = self._muxed
         if (
             muxed is None
             or muxed.send_closed
             or muxed.closed
-            or not 0 < len(data) <= min(muxed.send_window, MAX_MESSAGE_SIZE - HEADER_SIZE)
+            or not 0 < len(payload) <= min(muxed.send_window, MAX_MESSAGE_SIZE - HEADER_SIZE)
         ):
-            await self._stream.write(data)
+            await self._stream.write(payload)
             return
-        muxed.send_window -= len(data)
-        await muxed.conn._write_frame(  # noqa: SLF001 (as the library's stream does)
-            HEADER.pack(0, TYPE_DATA, 0, muxed.stream_id, len(data)) + data
-        )
+        muxed.send_window -= len(payload)
+        await self._yamux.send_frame(HEADER.pack(0, TYPE_DATA, 0, muxed.stream_id, len(payload)) + payload)
 
     async def _release(self, muxed: YamuxStream, byte_count: int) -> None:
-        """Give credit back once it is worth a frame (Q3)."""
+        """Give credit back once it is worth a frame (Q3), and let the window grow as the library would."""
         self._owed_bytes += byte_count
-        if self._owed_bytes >= muxed.target_recv_window // 2:
-            owed, self._owed_bytes = self._owed_bytes, 0
-            await muxed._auto_tune_and_send_window_update(bytes_read=owed)  # noqa: SLF001 (what its read() calls)
+        if self._owed_bytes < muxed.target_recv_window // 2:
+            return
+        grown = min(muxed.target_recv_window, MAX_WINDOW_SIZE - muxed.target_recv_window)
+        credit, self._owed_bytes = self._owed_bytes + grown, 0
+        muxed.target_recv_window += grown
+        muxed.recv_window += credit
+        await muxed.send_window_update(credit)
 
 
 def _socket_stream(conn: NoiseTransportReadWriter) -> trio.SocketStream:

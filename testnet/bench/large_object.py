@@ -66,6 +66,6 @@ async def _get(cluster: Cluster, client: Client, name: str, contents: bytes) -> 
 
     with measured(cluster) as span:
         await client.read(await client.open(BUCKET, name), keep)
-    if received != contents:
+    if bytes(received) != contents:
         raise NodeError("the object read back is not the one that was stored")
     return span
