@@ -65,8 +65,11 @@ def main(words: Sequence[str] | None = None) -> int:
         # The reader of our output (`| head`) has gone: nothing more to say, also not while Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (GrandestError, OSError) as error:
+    except GrandestError as error:
         print_error(str(error))
+        return exit_code_of(error)
+    except OSError as error:
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return exit_code_of(error)
     return code
 

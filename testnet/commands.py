@@ -31,9 +31,15 @@ class Stay(Enum):
 
 
 def add_commands(commands: Commands) -> None:
-    """Mount `testnet up`, `status`, `kill`, `burn`, `start` and `down`."""
+    """Mount `testnet make`, `up`, `status`, `kill`, `burn`, `start` and `down`."""
     testnet = new_command(commands, "testnet", "nine operators' nodes on this machine, and their disasters")
     actions = testnet.add_subparsers(metavar="ACTION", required=True)
+    make = new_command(actions, "make", "make nine homes for nine machines, and start nothing")
+    _add_home(make)
+    make.add_argument(
+        "hosts", nargs="+", metavar="HOST", help="addresses of the nine machines, seat 0 first; ports 4001, 4002, 8080"
+    )
+    make.set_defaults(run=run_make)
     up = new_command(
         actions, "up", "make nine nodes in an empty or absent directory, or start those of a stopped testnet"
     )
@@ -60,6 +66,18 @@ def add_commands(commands: Commands) -> None:
 
 def _add_home(parser: ArgumentParser) -> None:
     parser.add_argument("--home", required=True, type=Path, metavar="DIR", help="the testnet's home directory")
+
+
+def run_make(arguments: Namespace) -> int:
+    """Make the homes of nine nodes that will run elsewhere."""
+    from testnet.genesis import machine_addresses, make_testnet
+
+    home: Path = arguments.home.resolve()
+    hosts: list[str] = arguments.hosts
+    make_testnet(home, addresses=machine_addresses(hosts))
+    print_line(f"nine homes in {home}: bring each seat-N to its machine, and start it there with")
+    print_line("  grandest node run --home seat-N")
+    return ExitCode.DONE
 
 
 def run_up(arguments: Namespace) -> int:

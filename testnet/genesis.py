@@ -1,4 +1,6 @@
-"""Makes a testnet's home: nine operators with keys and free ports, one tenant with a granted client, one genesis.
+"""Makes a testnet's home: nine operators with keys, one tenant with a granted client, one genesis.
+
+All nine on this machine, each with free ports of loopback; or each on a machine of its own, with the usual ports.
 
 Layout of a testnet's home (all secrets are files of mode 0600 that hold hex and a line end):
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,7 +45,15 @@ PORT_MIN: Final = 15_000
 PORT_MAX: Final = 32_000
 """Below the ports that Linux gives to outgoing connections (from 32768): a seat that was down finds its own free."""
 PORTS_PER_SEAT: Final = 3
-CONFIGURATION: Final = '# Settings of one node; node/config.py names them all.\nseat = {seat}\ngenesis_hash = "{pin}"\n'
+LIBP2P_PORT: Final = 4001
+SHARD_PORT: Final = 4002
+API_PORT: Final = 8080
+"""Where a node listens that has a machine of its own (DESIGN section 10)."""
+CONFIGURATION: Final = """# Settings of one node; node/config.py names them all.
+seat = {seat}
+genesis_hash = "{pin}"
+api_host = "{host}"
+"""
 PORT_ATTEMPTS_MAX: Final = 200
 TENANT_BYTES: Final = 16
 FOLDER_MODE: Final = 0o700
@@ -70,6 +81,16 @@ OPERATORS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a seat's node is reached: an IP address or name, and its three TCP ports."""
+
+    host: str
+    libp2p_port: int = LIBP2P_PORT
+    shard_port: int = SHARD_PORT
+    api_port: int = API_PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantKeys:
     """The demo tenant: its handle, its own key and its client's."""
 
@@ -78,8 +99,15 @@ class TenantKeys:
     client: SigningKey
 
 
-def make_testnet(home: Path, operators: tuple[Operator, ...] = OPERATORS) -> Genesis:
+def make_testnet(
+    home: Path, operators: tuple[Operator, ...] = OPERATORS, addresses: tuple[Address, ...] | None = None
+) -> Genesis:
     """Fill an empty or absent directory with a testnet's home and return its genesis.
+
+    Args:
+        home: Of the whole testnet; each folder seat-N in it may move to the machine of that seat.
+        operators: Who holds the seats.
+        addresses: Of the seats, in order; free ports of loopback when None.
 
     Raises:
         ConfigurationError: The directory holds something, or no free ports were found.
@@ -95,11 +123,14 @@ def make_testnet(home: Path, operators: tuple[Operator, ...] = OPERATORS) -> Gen
         owner=SigningKey(secrets.token_bytes(SEED_BYTES)),
         client=SigningKey(secrets.token_bytes(SEED_BYTES)),
     )
-    genesis = _genesis(operators, seat_keys, tenant_keys, free_ports(PORTS_PER_SEAT * len(operators)))
+    if addresses is None:
+        addresses = loopback_addresses(len(operators))
+    genesis = _genesis(operators, seat_keys, tenant_keys, addresses)
     encoded = encode(genesis)
     for index, seat_home in enumerate(seat_homes):
         (seat_home / "genesis").write_bytes(encoded)
-        (seat_home / "config.toml").write_text(CONFIGURATION.format(seat=index, pin=genesis_hash(genesis).hex()))
+        settings = CONFIGURATION.format(seat=index, pin=genesis_hash(genesis).hex(), host=addresses[index].host)
+        (seat_home / "config.toml").write_text(settings)
         create_signer_record(seat_home)
     _write_tenant(home, encoded, tenant_keys)
     (home / "genesis").write_bytes(encoded)
@@ -117,6 +148,28 @@ def read_testnet(home: Path) -> Genesis:
         raise ConfigurationError(f"{home} holds no testnet: make one with `grandest testnet up --home {home}`")
     with path.open("rb") as file:
         return decode_genesis(file.read(GENESIS_BYTES_MAX + 1))
+
+
+def machine_addresses(hosts: Sequence[str]) -> tuple[Address, ...]:
+    """Return the addresses of nine machines that use the usual ports.
+
+    Raises:
+        ConfigurationError: Not one host for each operator, or one twice.
+    """
+    if len(hosts) != len(OPERATORS) or len(set(hosts)) != len(hosts):
+        raise ConfigurationError(
+            f"{len(OPERATORS)} different hosts are needed, one a seat; {len(set(hosts))} were given"
+        )
+    return tuple(Address(host=host) for host in hosts)
+
+
+def loopback_addresses(count: int) -> tuple[Address, ...]:
+    """Return addresses of this machine, with ports that nobody listens on now."""
+    ports = free_ports(PORTS_PER_SEAT * count)
+    return tuple(
+        Address(host=LOOPBACK, libp2p_port=libp2p_port, shard_port=shard_port, api_port=api_port)
+        for libp2p_port, shard_port, api_port in zip(ports[::3], ports[1::3], ports[2::3], strict=True)
+    )
 
 
 def free_ports(count: int) -> tuple[int, ...]:
@@ -147,7 +200,10 @@ def _is_free(port: int) -> bool:
 
 
 def _genesis(
-    operators: tuple[Operator, ...], seat_keys: tuple[OperatorKeys, ...], tenant: TenantKeys, ports: tuple[int, ...]
+    operators: tuple[Operator, ...],
+    seat_keys: tuple[OperatorKeys, ...],
+    tenant: TenantKeys,
+    addresses: tuple[Address, ...],
 ) -> Genesis:
     seats = tuple(
         Seat(
@@ -155,12 +211,12 @@ def _genesis(
             site=operator.site,
             network_key=keys.network.public,
             certificate=make_certificate(keys.network),
-            host=LOOPBACK,
-            libp2p_port=ports[PORTS_PER_SEAT * index],
-            shard_port=ports[PORTS_PER_SEAT * index + 1],
-            api_port=ports[PORTS_PER_SEAT * index + 2],
+            host=address.host,
+            libp2p_port=address.libp2p_port,
+            shard_port=address.shard_port,
+            api_port=address.api_port,
         )
-        for index, (operator, keys) in enumerate(zip(operators, seat_keys, strict=True))
+        for operator, keys, address in zip(operators, seat_keys, addresses, strict=True)
     )
     grant = Grant(public_key=tenant.client.public, certificate=make_certificate(tenant.client))
     demo = GenesisTenant(tenant=tenant.tenant, public_key=tenant.owner.public, grants=(grant,))
