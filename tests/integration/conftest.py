@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,9 @@ from testnet.cluster import Cluster, open_cluster, start_seat, stop_all, votes, 
 from testnet.genesis import make_testnet
 
 
-@pytest.fixture
-def nine_nodes(tmp_path: Path) -> Iterator[Cluster]:
-    """A fresh testnet of nine voting nodes; stopped by their own process ids whatever the test does."""
-    home = tmp_path / "testnet"
+@contextmanager
+def running_testnet(home: Path) -> Generator[Cluster]:
+    """A testnet of nine voting nodes; stopped by their own process ids whatever happens."""
     make_testnet(home)
     cluster = open_cluster(home)
     try:
@@ -24,3 +24,17 @@ def nine_nodes(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         stop_all(cluster)
+
+
+@pytest.fixture
+def nine_nodes(tmp_path: Path) -> Iterator[Cluster]:
+    """A fresh testnet, for a test that hurts it."""
+    with running_testnet(tmp_path / "testnet") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def healthy_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One testnet for all tests that leave every seat as it was; each takes a bucket of its own."""
+    with running_testnet(tmp_path_factory.mktemp("healthy") / "testnet") as cluster:
+        yield cluster
