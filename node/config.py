@@ -178,17 +178,18 @@ def load_config(home: Path) -> NodeConfig:
 def read_config_file(path: Path) -> ConfigFile:
     """Read config.toml; an absent file means all defaults."""
     try:
-        encoded = path.read_bytes()
+        with path.open("rb") as stream:
+            encoded = stream.read(CONFIG_BYTES_MAX + 1)
     except FileNotFoundError:
         return ConfigFile()
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}): let this account read it") from error
     if len(encoded) > CONFIG_BYTES_MAX:
-        raise ConfigurationError(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")
+        raise ConfigurationError(f"{path} is larger than {CONFIG_BYTES_MAX} bytes: put the right file there")
     try:
         return msgspec.convert(tomllib.loads(encoded.decode()), ConfigFile, strict=True)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+        raise ConfigurationError(f"{path}: {error}; correct that setting or remove it") from error
 
 
 def read_genesis(path: Path) -> Genesis:
@@ -214,7 +215,9 @@ def locked_home(home: Path) -> Generator[None]:
     try:
         descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigurationError(f"{home} cannot be written: {error.strerror}") from error
+        raise ConfigurationError(
+            f"{home} cannot be written ({error.strerror}): check its owner and the disk"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -228,9 +231,10 @@ def _storage_part(genesis: Genesis) -> StorageGenesis:
     try:
         part = storage_genesis(genesis)
     except RejectionError as error:
-        raise ConfigurationError(f"genesis has no readable seats: {error.detail}") from error
+        raise ConfigurationError(f"genesis names no seats ({error.detail}): copy it from another member") from error
     if len(part.seats) != len(genesis.members):
-        raise ConfigurationError(f"genesis has {len(part.seats)} seats for {len(genesis.members)} members")
+        counted = f"genesis has {len(part.seats)} seats for {len(genesis.members)} members"
+        raise ConfigurationError(f"{counted}: copy it from another member")
     return part
 
 
@@ -243,16 +247,20 @@ def _own_seat(
         )
     seat = MemberIndex(genesis.members.index(keys.signing.public))
     if settings.seat is not None and settings.seat != seat:
-        raise ConfigurationError(f"config.toml says seat {settings.seat}, the signing key belongs to seat {seat}")
+        differ = f"config.toml says seat {settings.seat}, the signing key belongs to seat {seat}"
+        raise ConfigurationError(f"{differ}: correct whichever is wrong")
     if storage.seats[seat].network_key != keys.network.public:
-        raise ConfigurationError(f"the network key in {home / 'keys'} is not that of seat {seat} in genesis")
+        raise ConfigurationError(
+            f"the network key in {home / 'keys'} is not that of seat {seat} in genesis: restore it from the safe"
+        )
     return seat
 
 
 def _peer_addresses(settings: ConfigFile, storage: StorageGenesis, own: MemberIndex) -> tuple[SeatAddress, ...]:
     known = {str(index) for index in range(len(storage.seats))}
     if strangers := sorted(set(settings.peers) - known):
-        raise ConfigurationError(f"config.toml: [peers.{strangers[0]}] is no seat of this genesis")
+        named = f"config.toml: [peers.{strangers[0]}] is no seat of this genesis"
+        raise ConfigurationError(f"{named}: seats are 0 to {len(known) - 1}")
     found: list[SeatAddress] = []
     for index, seat in enumerate(storage.seats):
         override = settings.peers.get(str(index), PeerOverride())

@@ -43,7 +43,9 @@ def create_keys(directory: Path) -> OperatorKeys:
         signing = write_key(directory / SIGNING_NAME, secrets.token_bytes(SEED_BYTES))
         network = write_key(directory / NETWORK_NAME, secrets.token_bytes(SEED_BYTES))
     except OSError as error:
-        raise ConfigurationError(f"cannot write keys under {directory}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"cannot write keys under {directory} ({error.strerror}): name a directory without keys that can be written"
+        ) from error
     return OperatorKeys(signing=signing, network=network)
 
 
