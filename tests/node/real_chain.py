@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ class Sent:
 @contextmanager
 def open_ledger_chain(
     folder: Path, blocks: Sequence[DecidedBlock] = (), *, seat: int = 0, genesis: Genesis | None = None
-) -> Iterator[LedgerChain]:
+) -> Generator[LedgerChain]:
     """Open a seat's chain and append these blocks."""
     genesis = genesis or small_genesis()
     with ExitStack() as stack:
@@ -49,7 +49,7 @@ def open_ledger_chain(
 
 
 @contextmanager
-def open_signer(folder: Path, *, seat: int = 0, fresh: bool = True) -> Iterator[Signer]:
+def open_signer(folder: Path, *, seat: int = 0, fresh: bool = True) -> Generator[Signer]:
     """Open a seat's signer; one that is not fresh has lost its record."""
     if fresh:
         create_signer_record(folder)

@@ -135,6 +135,20 @@ def with_genesis(change: Callable[[Genesis], Genesis]) -> Callable[[Home], objec
     return lambda home: (home.path / "genesis").write_bytes(encode(change(home_genesis())))
 
 
+def configured(text: str) -> Callable[[Home], object]:
+    def change(home: Home) -> None:
+        home.configure(text)
+
+    return change
+
+
+def missing_key(name: str) -> Callable[[Home], object]:
+    def change(home: Home) -> None:
+        (home.path / "keys" / name).unlink()
+
+    return change
+
+
 def without_key(name: str, seed: bytes) -> Callable[[Home], object]:
     def change(home: Home) -> None:
         (home.path / "keys" / name).unlink()
@@ -167,19 +181,19 @@ def without_key(name: str, seed: bytes) -> Callable[[Home], object]:
             "the network key in HOME/keys is not that of seat 4 in genesis: restore it from the safe",
         ),
         (
-            lambda home: home.configure("seat = 4"),
+            configured("seat = 4"),
             "config.toml says seat 4, the signing key belongs to seat 3: correct whichever is wrong",
         ),
         (
-            lambda home: home.configure("[peers.9]"),
+            configured("[peers.9]"),
             "config.toml: [peers.9] is no seat of this genesis: seats are 0 to 8",
         ),
         (
-            lambda home: home.configure(f'genesis_hash = "{"0" * 64}"'),
+            configured(f'genesis_hash = "{"0" * 64}"'),
             f"HOME/genesis has the hash {genesis_hash(home_genesis()).hex()}, config.toml pins {'0' * 64}: wrong",
         ),
         (
-            lambda home: (home.path / "keys" / "network").unlink(),
+            missing_key("network"),
             "key file HOME/keys/network cannot be read (No such file or directory): restore it from the safe",
         ),
     ],
