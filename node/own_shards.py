@@ -72,9 +72,9 @@ class OwnColumns:
     def collect_expired(self, height: Height) -> None:
         """Settle or delete shards whose receipts have expired, by whether the chain has their segment."""
         expired = [shard.name for shard in self._store.uncommitted() if shard.expiry_height < height]
-        live = [name for name in expired if self._ledger.segment(name.segment_id) is not None]
+        live = {name for name in expired if self._ledger.segment(name.segment_id) is not None}
         if live:
-            self._store.settle(live)
+            self._store.settle(sorted(live))
         self._delete([name for name in expired if name not in live])
 
     def sweep_dead(self) -> None:
@@ -90,7 +90,9 @@ class OwnColumns:
                 dead.append(name)
         if committed:
             self._store.settle(committed)
-        self._delete(dead)
+        # Shards may have been finished, receipted and committed since: look once more, the store first.
+        waiting = {shard.name for shard in self._store.uncommitted()}
+        self._delete([name for name in dead if name not in waiting and self._ledger.segment(name.segment_id) is None])
 
     def _names(self, segment_ids: Iterable[SegmentId]) -> list[ShardName]:
         return [
@@ -102,6 +104,8 @@ class OwnColumns:
             part = names[start : start + DELETED_AT_ONCE]
             described = [shard for name in part if (shard := self._store.describe(name)) is not None]
             self._store.delete(part)
+            with self._lock:
+                self._damaged.difference_update(part)
             self._deleted_bytes += sum(shard.shape.shard_bytes for shard in described)
         if self._deleted_bytes >= COMPACT_BYTES:
             self._deleted_bytes = 0
