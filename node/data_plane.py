@@ -6,13 +6,14 @@ Nothing here blocks the agreement: requests run in worker threads of their own, 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
 from consensus.errors import RejectionError
+from consensus.identifiers import Height
 from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.shard_links import dialler
@@ -32,7 +33,7 @@ from storage.tenants import has_granted
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consensus.identifiers import Height, PublicKey, TransactionId
+    from consensus.identifiers import PublicKey, TransactionId
     from node.config import NodeConfig
     from node.node_chain import Appended
     from storage.genesis import Seat
@@ -47,12 +48,14 @@ ACCEPT_CHECK_S: Final = 1.0
 """Grants change with blocks; the accepted certificates follow at most this much later."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HolderView:
     """Implements HolderChain on the ledger after the last block."""
 
     store: ChainStore
     members: frozenset[PublicKey]
+    _grants: tuple[Height, dict[tuple[TenantId, PublicKey], bool]] = field(default_factory=lambda: (Height(0), {}))
+    """Of one height, since each read and write asks; replaced whole, as several threads ask."""
 
     def height(self) -> Height:
         """Return the height of this node's ledger."""
@@ -64,7 +67,13 @@ class HolderView:
 
     def is_granted(self, peer: PublicKey, tenant: TenantId) -> bool:
         """Tell whether a key acts for a tenant."""
-        return has_granted(self.store, tenant, peer)
+        height = self.store.tip.height
+        if self._grants[0] != height:
+            self._grants = (height, {})
+        _, known = self._grants
+        if (tenant, peer) not in known:
+            known[tenant, peer] = has_granted(self.store, tenant, peer)
+        return known[tenant, peer]
 
     def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
         """Return those of the segments that are live on the chain."""

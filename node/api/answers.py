@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from starlette.responses import Response
 
 from consensus.errors import GrandestError, RejectionError, RejectionReason
+from node.client.chain import FOUND_MAX
 
 if TYPE_CHECKING:
     from consensus.blocks import DecidedBlock
@@ -187,6 +188,31 @@ def refusal_answer(error: GrandestError) -> Response:
         remedy = REMEDIES.get(error.reason, "correct the request")
         return error_answer(error.reason.value, error.detail, remedy, STATUS_OF_REASON.get(error.reason, 400))
     return error_answer("unavailable", str(error), "ask again, or ask another node", 503)
+
+
+class EntriesQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/entries/find: names are [bucket tag, name tag]."""
+
+    tenant: str
+    names: Annotated[list[tuple[str, str]], msgspec.Meta(max_length=FOUND_MAX)]
+
+
+class FoundEntriesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/entries/find: in the order asked, null where there is none."""
+
+    entries: list[EntryAnswer | None]
+
+
+class SegmentsQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/segments/find."""
+
+    segment_ids: Annotated[list[str], msgspec.Meta(max_length=FOUND_MAX)]
+
+
+class FoundSegmentsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/segments/find: in the order asked, null where there is none."""
+
+    segments: list[SegmentAnswer | None]
 
 
 def entry_answer(bucket_tag: BucketTag, name_tag: NameTag, state: EntryState) -> EntryAnswer:

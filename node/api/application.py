@@ -11,6 +11,7 @@
     GET  /v1/entries?tenant=T&bucket=B&after=B.N&limit=L
     GET  /v1/entries/TENANT/BUCKET/NAME
     GET  /v1/segments/ID
+    POST /v1/entries/find, /v1/segments/find        up to FOUND_MAX of either at once
     GET  /v1/proofs/entry/TENANT/BUCKET/NAME, /v1/proofs/segment/ID, /v1/proofs/state/KEY, /v1/proofs/transaction/ID
                                                     `?raw=1`: the canonical StateProof or TransactionProof itself
 
@@ -22,8 +23,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -38,9 +40,13 @@ from consensus.identifiers import Height, PublicKey, TransactionId
 from node.api.answers import (
     OCTETS,
     EntriesAnswer,
+    EntriesQuestion,
+    FoundEntriesAnswer,
+    FoundSegmentsAnswer,
     ProofAnswer,
     SeatAnswer,
     SeatsAnswer,
+    SegmentsQuestion,
     SenderAnswer,
     StatusAnswer,
     SubmitAnswer,
@@ -73,11 +79,14 @@ if TYPE_CHECKING:
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 RAW_BLOCKS_MAX: Final = 256
 ENTRIES_MAX: Final = 4_096
+FIND_BYTES_MAX: Final = 128 * 1024
+"""FOUND_MAX names of 70 characters, or ids of 67, several times over."""
 WAIT_S_MAX: Final = 30.0
 HANDLE_BYTES: Final = 16
 HASH_BYTES: Final = 32
 STATE_KEY_BYTES_MAX: Final = 64
 
+QuestionT = TypeVar("QuestionT", EntriesQuestion, SegmentsQuestion)
 View = "Callable[[Request], Awaitable[Response]]"
 
 
@@ -122,6 +131,8 @@ def build_application(parts: ApiParts) -> Starlette:
         routes=[
             *(Route(path, _answering(view), methods=["GET"]) for path, view in routes),
             Route("/v1/transactions", _answering(views.submit), methods=["POST"]),
+            Route("/v1/entries/find", _answering(views.find_entries), methods=["POST"]),
+            Route("/v1/segments/find", _answering(views.find_segments), methods=["POST"]),
         ],
         exception_handlers={
             404: lambda _request, _error: error_answer("not_found", "no such path", "see node/api/application.py", 404),
@@ -265,6 +276,36 @@ class _Views:
             raise MissingError("no such entry")
         return json_answer(entry_answer(bucket, name, state))
 
+    async def find_entries(self, request: Request) -> Response:
+        question = _question(await _body(request, FIND_BYTES_MAX), EntriesQuestion)
+        tenant = TenantId(_hex(question.tenant, HANDLE_BYTES, "tenant"))
+        places = [
+            (BucketTag(_hex(bucket, HANDLE_BYTES, "bucket")), NameTag(_hex(name, HANDLE_BYTES, "name")))
+            for bucket, name in question.names
+        ]
+        found = await trio.to_thread.run_sync(lambda: [self._store.entry(tenant, *place) for place in places])
+        return json_answer(
+            FoundEntriesAnswer(
+                entries=[
+                    None if state is None else entry_answer(*place, state)
+                    for place, state in zip(places, found, strict=True)
+                ]
+            )
+        )
+
+    async def find_segments(self, request: Request) -> Response:
+        question = _question(await _body(request, FIND_BYTES_MAX), SegmentsQuestion)
+        ids = [SegmentId(_hex(text, HASH_BYTES, "segment id")) for text in question.segment_ids]
+        found = await trio.to_thread.run_sync(lambda: [self._store.segment(segment_id) for segment_id in ids])
+        return json_answer(
+            FoundSegmentsAnswer(
+                segments=[
+                    None if state is None else segment_answer(segment_id, state)
+                    for segment_id, state in zip(ids, found, strict=True)
+                ]
+            )
+        )
+
     async def segment(self, request: Request) -> Response:
         segment_id = SegmentId(_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
         state = self._store.segment(segment_id)
@@ -301,14 +342,21 @@ def _proof_answer(request: Request, proof: StateProof | TransactionProof) -> Res
     return json_answer(ProofAnswer(height=proof.certified.header.height, proof=encoded.hex()))
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, bytes_max: int = SUBMISSION_BYTES_MAX) -> bytes:
     """Read a body within its bound, whatever length it announces."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > SUBMISSION_BYTES_MAX:
-            raise RejectionError(RejectionReason.OVERSIZED, f"a submission has at most {SUBMISSION_BYTES_MAX} bytes")
+        if len(body) > bytes_max:
+            raise RejectionError(RejectionReason.OVERSIZED, f"this body has at most {bytes_max} bytes")
     return bytes(body)
+
+
+def _question(body: bytes, kind: type[QuestionT]) -> QuestionT:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise RejectionError(RejectionReason.MALFORMED, f"the body: {error}") from error
 
 
 def _entry_name(request: Request) -> tuple[TenantId, BucketTag, NameTag]:

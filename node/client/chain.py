@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from storage.identifiers import ColumnIndex
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
         VersionId,
     )
     from storage.state import SegmentState
+
+
+FOUND_MAX: Final = 256
+"""Of one question: 256 segments of a kilobyte of JSON each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class ListingPlace:
-    """After which entry a listing goes on."""
+    """Where an entry stands among its tenant's."""
 
     bucket_tag: BucketTag
     name_tag: NameTag
@@ -100,8 +104,8 @@ class Chain(Protocol):
         """Wait until the chain carries the transaction."""
         ...
 
-    async def entry(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryView | None:
-        """Return an entry of the client's tenant, None when there is none."""
+    async def find_entries(self, places: Sequence[ListingPlace]) -> tuple[EntryView | None, ...]:
+        """Return entries of the client's tenant, at most FOUND_MAX, in the order asked; None where there is none."""
         ...
 
     async def entries(
@@ -110,8 +114,8 @@ class Chain(Protocol):
         """Return entries of the client's tenant in order of tags, of one bucket or of all."""
         ...
 
-    async def segment(self, segment_id: SegmentId) -> SegmentView | None:
-        """Return a segment, None when there is none."""
+    async def find_segments(self, segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
+        """Return segments, at most FOUND_MAX, in the order asked; None where there is none."""
         ...
 
     async def proof(self, state_key: bytes) -> bytes:

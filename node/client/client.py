@@ -20,11 +20,12 @@ import trio
 from consensus.genesis import genesis_hash, genesis_members
 from consensus.identifiers import PublicKey
 from consensus.quorum import fault_budget
-from node.client.chain import ListingPlace
+from node.client.chain import FOUND_MAX, ListingPlace
 from node.client.commits import Committer, Expiry, TransactionSigner, submit_and_wait
 from node.client.completion import Completer
 from node.client.download import ObjectReader, OpenObject
 from node.client.errors import NotCommittedError, ObjectMissingError
+from node.client.gathering import Gathering
 from node.client.holders import HolderPool
 from node.client.proving import Prover
 from node.client.reading import SegmentReader
@@ -57,6 +58,8 @@ SEALED_SECONDS: Final = 5.0
 SEGMENTS_CACHED_MAX: Final = 4_096
 LISTED_AT_ONCE: Final = 512
 PROBES_AT_ONCE: Final = 16
+QUESTIONS_IN_FLIGHT: Final = 2
+"""Of each kind: one is answered while the next gathers what comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,8 @@ class _Parts:
     uploader: Uploader
     completer: Completer
     reader: SegmentReader
+    entries: Gathering[ListingPlace, EntryView | None]
+    segments: Gathering[SegmentId, SegmentView | None]
     records: RecordReader
     keyring: Keyring
     signer: TransactionSigner
@@ -228,7 +233,8 @@ class Client:
             ObjectMissingError: There is none of this name.
         """
         keys = self._keys(bucket)
-        entry = await self.chain.entry(keys.tag, name_tag(keys.tag_key, f"{bucket}/{name}"))
+        place = ListingPlace(keys.tag, name_tag(keys.tag_key, f"{bucket}/{name}"))
+        entry = await self._parts.entries.ask(place)
         if entry is None:
             raise ObjectMissingError(f"no object {bucket}/{name}")
         return OpenObject(entry=entry, record=await self._parts.records.open(entry))
@@ -348,7 +354,7 @@ class Client:
         known = self._segments.get(segment_id)
         if known is not None:
             return known
-        segment = await self.chain.segment(segment_id)
+        segment = await self._parts.segments.ask(segment_id)
         if segment is None:
             raise ShardMissingError(f"segment {segment_id.hex()[:16]} is not on chain")
         self._segments[segment_id] = segment
@@ -407,7 +413,10 @@ async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio
     completer = Completer(
         pool=pool, chain=chain, spool=spool, identity=identity, reader=reader, signer=signer, expiry=expiry
     )
-    for task in (pool.run, committer.run, completer.run):
+    entries = Gathering(chain.find_entries, together_max=FOUND_MAX, in_flight_max=QUESTIONS_IN_FLIGHT)
+    segments = Gathering(chain.find_segments, together_max=FOUND_MAX, in_flight_max=QUESTIONS_IN_FLIGHT)
+    records = RecordReader(pool, home.tenant, keyring)
+    for task in (pool.run, committer.run, completer.run, entries.run, segments.run, records.run):
         nursery.start_soon(task)
     await pool.settle()
     parts = _Parts(
@@ -416,7 +425,9 @@ async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio
         uploader=Uploader(writer, committer, home.tenant, nursery),
         completer=completer,
         reader=reader,
-        records=RecordReader(pool, home.tenant, keyring),
+        entries=entries,
+        segments=segments,
+        records=records,
         keyring=keyring,
         signer=signer,
         expiry=expiry,

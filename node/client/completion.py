@@ -108,7 +108,7 @@ class Completer:
         by_seat: dict[SeatIndex, list[tuple[SpooledColumn, SegmentView]]],
     ) -> None:
         try:
-            segment = await self._chain.segment(column.segment_id)
+            (segment,) = await self._chain.find_segments((column.segment_id,))
         except GrandestError:
             return
         if segment is None:

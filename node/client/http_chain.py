@@ -6,12 +6,13 @@ Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
     POST /v1/transactions                   {"transaction_id": "..."}; refused: 4xx {"error": reason, "detail": ...}
     GET  /v1/transactions/ID?wait_s=20      {"transaction_id", "height", "refusal": null or reason,
                                              "failed_entries": [[position, reason], ...]}; 404 while it waits
-    GET  /v1/entries/TENANT/BUCKET/NAME     {"bucket", "name", "version_id", "record_address",
-                                             "references": [{"segment_id", "offset", "bytes"}, ...]}; 404
+    POST /v1/entries/find                   {"tenant", "names": [[bucket, name], ...]}: {"entries": [null or {"bucket",
+                                             "name", "version_id", "record_address",
+                                             "references": [{"segment_id", "offset", "bytes"}, ...]}, ...]}
     GET  /v1/entries?tenant=&bucket=&after=&limit=
                                             {"entries": [as above, ...]} in order of tags; `after` = BUCKET.NAME
-    GET  /v1/segments/ID                    {"segment_id", "k", "bytes", "roots": [...],
-                                             "receipted": [column, ...]}; 404
+    POST /v1/segments/find                  {"segment_ids": [...]}: {"segments": [null or {"segment_id", "k", "bytes",
+                                             "roots": [...], "receipted": [column, ...]}, ...]}
     GET  /v1/proofs/state/KEY?raw=1         the canonical StateProof (storage/proofs.py)
 """
 
@@ -98,12 +99,28 @@ class _SegmentAnswer(msgspec.Struct):
     receipted: list[int]
 
 
+class _FoundEntriesAnswer(msgspec.Struct):
+    entries: list[_EntryAnswer | None]
+
+
+class _FoundSegmentsAnswer(msgspec.Struct):
+    segments: list[_SegmentAnswer | None]
+
+
 class _ErrorAnswer(msgspec.Struct):
     error: str
     detail: str = ""
 
 
-AnswerT = TypeVar("AnswerT", _StatusAnswer, _SubmitAnswer, _CommitAnswer, _EntryAnswer, _EntriesAnswer, _SegmentAnswer)
+AnswerT = TypeVar(
+    "AnswerT",
+    _StatusAnswer,
+    _SubmitAnswer,
+    _CommitAnswer,
+    _EntriesAnswer,
+    _FoundEntriesAnswer,
+    _FoundSegmentsAnswer,
+)
 
 
 class HttpChain:
@@ -146,11 +163,13 @@ class HttpChain:
         detail = f"transaction {transaction_id.hex()[:16]} is not on chain after {COMMIT_SECONDS:.0f} s; it may come"
         raise PeerUnreachableError(detail)
 
-    async def entry(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryView | None:
-        """Return an entry of the tenant."""
-        path = f"/v1/entries/{self._tenant.hex()}/{bucket_tag.hex()}/{name_tag.hex()}"
-        answer = await self._get(path, _EntryAnswer)
-        return None if answer is None else _entry_of(answer)
+    async def find_entries(self, places: Sequence[ListingPlace]) -> tuple[EntryView | None, ...]:
+        """Return entries of the tenant, None where there is none."""
+        names = [(place.bucket_tag.hex(), place.name_tag.hex()) for place in places]
+        question = msgspec.json.encode({"tenant": self._tenant.hex(), "names": names})
+        found = (await self._post("/v1/entries/find", question, _FoundEntriesAnswer)).entries
+        self._require(len(found) == len(places), "/v1/entries/find")
+        return tuple(None if entry is None else _entry_of(entry) for entry in found)
 
     async def entries(
         self, bucket_tag: BucketTag | None, after: ListingPlace | None, entries_max: int
@@ -164,10 +183,12 @@ class HttpChain:
         answer = await self._get(path, _EntriesAnswer)
         return () if answer is None else tuple(_entry_of(entry) for entry in answer.entries)
 
-    async def segment(self, segment_id: SegmentId) -> SegmentView | None:
-        """Return a segment."""
-        answer = await self._get(f"/v1/segments/{segment_id.hex()}", _SegmentAnswer)
-        return None if answer is None else _segment_of(answer)
+    async def find_segments(self, segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
+        """Return segments, None where there is none."""
+        question = msgspec.json.encode({"segment_ids": [segment_id.hex() for segment_id in segment_ids]})
+        found = (await self._post("/v1/segments/find", question, _FoundSegmentsAnswer)).segments
+        self._require(len(found) == len(segment_ids), "/v1/segments/find")
+        return tuple(None if segment is None else _segment_of(segment) for segment in found)
 
     async def proof(self, state_key: bytes) -> bytes:
         """Return an encoded StateProof of a state key."""
@@ -194,12 +215,20 @@ class HttpChain:
 
     async def _get(self, path: str, kind: type[AnswerT], seconds: float = ANSWER_SECONDS) -> AnswerT | None:
         response = await self._ask("GET", path, None, seconds)
-        if response.status_code == NOT_FOUND:
-            return None
+        return None if response.status_code == NOT_FOUND else self._read(path, response, kind)
+
+    async def _post(self, path: str, question: bytes, kind: type[AnswerT]) -> AnswerT:
+        return self._read(path, await self._ask("POST", path, question), kind)
+
+    def _read(self, path: str, response: httpx.Response, kind: type[AnswerT]) -> AnswerT:
         try:
             return msgspec.json.decode(response.content, type=kind)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise PeerUnreachableError(f"{self._nodes[0]}{path} answered something else: {error}") from error
+
+    def _require(self, is_right: bool, path: str) -> None:  # noqa: FBT001 (a condition, as of an assertion)
+        if not is_right:
+            raise PeerUnreachableError(f"{self._nodes[0]}{path} answered another number than was asked for")
 
     async def _ask(self, method: str, path: str, body: bytes | None, seconds: float = ANSWER_SECONDS) -> httpx.Response:
         """Ask one node after the other, the one that answered last first.

@@ -9,7 +9,7 @@ import trio
 
 from consensus.certificates import signers
 from consensus.errors import RejectionError, RejectionReason
-from node.client.chain import EntryView, Reference, SegmentView, segment_view
+from node.client.chain import EntryView, ListingPlace, Reference, SegmentView, segment_view
 from storage.proofs import check_state_proof, decode_state_proof
 from storage.state import EntryState, SegmentState, decode_state, entry_key, segment_key
 
@@ -51,7 +51,7 @@ class Prover:
         """
         state_key = entry_key(tenant, bucket_tag, name_tag)
         proven = await self._fetch(state_key)
-        if proven.value is None and await self._chain.entry(bucket_tag, name_tag) is not None:
+        if proven.value is None and await self._is_there(bucket_tag, name_tag):
             proven = await self._fetch_when_certified(state_key)
         if proven.value is None:
             return None
@@ -77,6 +77,10 @@ class Prover:
             raise RejectionError(RejectionReason.BAD_PROOF, detail)
         view = segment_view(segment_id, decode_state(proven.value, SegmentState))
         return Proven(view, proven.height, proven.signers)
+
+    async def _is_there(self, bucket_tag: BucketTag, name_tag: NameTag) -> bool:
+        (entry,) = await self._chain.find_entries((ListingPlace(bucket_tag, name_tag),))
+        return entry is not None
 
     async def _fetch_when_certified(self, state_key: bytes) -> Proven[bytes | None]:
         proven = await self._fetch(state_key)

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
 
 HEDGE_SECONDS: Final = 0.15
-"""No news for so long: slow holders are read around. A loaded machine answers within a few tens of milliseconds."""
+"""No news for so long: slow holders are read around, unless all have been as slow lately (HEDGE_USUAL)."""
+HEDGE_USUAL: Final = 4.0
+"""Times the usual answer: where everybody is slow, asking more of them makes it worse."""
+HEDGE_SECONDS_MAX: Final = 2.0
+USUAL_WEIGHT: Final = 0.1
+RETURN_SECONDS: Final = 3.0
+"""How long a read waits for holders whose links broke: they are dialled again at once."""
 STALL_SECONDS: Final = 10.0
 """No news for so long with everybody asked: the read fails."""
 PIECE_LEAVES: Final = PIECE_BYTES // LEAF_BYTES
@@ -47,6 +53,7 @@ class SegmentReader:
         self._pool = pool
         self._admitted = tuple(admitted)
         self._columns = columns
+        self._usual_seconds = 0.0
 
     def seats(self, segment: SegmentView) -> tuple[SeatIndex, ...]:
         """Return the holders by column."""
@@ -75,13 +82,34 @@ class SegmentReader:
         self, segment: SegmentView, wanted: Sequence[ColumnIndex], leaves: range
     ) -> Mapping[ColumnIndex, Buffer]:
         """Return the same leaves of the wanted columns, checked, or decoded from others that were."""
-        race = _Race(self, segment, leaves, wanted)
-        found = await race.run()
+        found = await self._race(segment, wanted, leaves)
         missing = [column for column in wanted if column not in found]
         if not missing:
             return found
         restored = await trio.to_thread.run_sync(reconstruct, found, missing, segment.k, self._columns)
         return {**found, **restored}
+
+    async def _race(
+        self, segment: SegmentView, wanted: Sequence[ColumnIndex], leaves: range
+    ) -> dict[ColumnIndex, Buffer]:
+        """Return the wanted columns or k of them; tried again while holders come back."""
+        deadline = trio.current_time() + RETURN_SECONDS
+        while True:
+            try:
+                return await _Race(self, segment, leaves, wanted).run()
+            except NotEnoughShardsError:
+                with trio.move_on_at(deadline) as scope:
+                    await self._pool.changed()
+                if scope.cancelled_caught:
+                    raise
+
+    def hedge_seconds(self) -> float:
+        """Return how long no news is no reason for worry."""
+        return min(max(HEDGE_SECONDS, HEDGE_USUAL * self._usual_seconds), HEDGE_SECONDS_MAX)
+
+    def note_answer(self, seconds: float) -> None:
+        """Learn how long answers take."""
+        self._usual_seconds += USUAL_WEIGHT * (seconds - self._usual_seconds)
 
     async def fetch_column(self, segment: SegmentView, column: ColumnIndex, leaves: range) -> Buffer | None:
         """Return leaves of one column as its holder has them, checked; None when it has not or they are wrong."""
@@ -156,7 +184,7 @@ class _Race:
         if not self._running:
             return False
         self._news = trio.Event()
-        with trio.move_on_after(HEDGE_SECONDS if self._spare else STALL_SECONDS) as scope:
+        with trio.move_on_after(self._reader.hedge_seconds() if self._spare else STALL_SECONDS) as scope:
             await self._news.wait()
         if scope.cancelled_caught:
             if not self._spare:
@@ -169,9 +197,11 @@ class _Race:
         nursery.start_soon(self._fetch, column)
 
     async def _fetch(self, column: ColumnIndex) -> None:
+        asked_at = trio.current_time()
         contents = await self._reader.fetch_column(self._segment, column, self._leaves)
         self._running.discard(column)
         if contents is not None:
+            self._reader.note_answer(trio.current_time() - asked_at)
             self._found[column] = contents
         self._news.set()
 

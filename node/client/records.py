@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from node.client.gathering import Gathering
 from node.client.links import RECORDS_PER_READ_MAX
 from storage.errors import ShardMissingError
 from storage.records import OpenedRecord, record_address, unseal_record
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 HEDGE_SECONDS: Final = 0.25
 SECONDS_PER_RECORD: Final = 0.002
 PATIENT_SECONDS: Final = 2.0
+READS_IN_FLIGHT: Final = 4
 
 
 class Keyring:
@@ -53,6 +55,14 @@ class RecordReader:
         self._pool = pool
         self._tenant = tenant
         self._keyring = keyring
+        self._turn = 0
+        self._gathering = Gathering(
+            self._fetch_in_order, together_max=RECORDS_PER_READ_MAX, in_flight_max=READS_IN_FLIGHT
+        )
+
+    async def run(self) -> None:
+        """Ask for what open() needs until cancelled."""
+        await self._gathering.run()
 
     async def open(self, entry: EntryView) -> OpenedRecord:
         """Return one entry's record.
@@ -61,7 +71,7 @@ class RecordReader:
             ShardMissingError: No live holder has it.
             UnsealError: It is not what this tenant sealed under this name.
         """
-        sealed = (await self.fetch((entry,))).get(entry.record_address)
+        sealed = await self._gathering.ask(entry)
         if sealed is None:
             raise ShardMissingError(f"no live holder has record {entry.record_address.hex()[:16]}")
         return self.unseal(entry, sealed)
@@ -73,12 +83,12 @@ class RecordReader:
     async def fetch(self, entries: Sequence[EntryView]) -> dict[RecordAddress, bytes]:
         """Return the sealed records of entries, by address, each asked of one live holder after another.
 
-        Prompt holders come first; one that takes longer than HEDGE_SECONDS is left for the others, and asked with more
-        patience in a second round.
+        Holders take turns at being first, prompt ones before others; one that takes longer than HEDGE_SECONDS is left
+        for the others, and asked with more patience in a second round.
         """
         found: dict[RecordAddress, bytes] = {}
         for seconds in (HEDGE_SECONDS + len(entries) * SECONDS_PER_RECORD, PATIENT_SECONDS):
-            for seat in sorted(self._pool.live(), key=lambda seat: not self._pool.is_prompt(seat)):
+            for seat in self._seats_in_turn():
                 missing = [entry for entry in entries if entry.record_address not in found]
                 if not missing:
                     return found
@@ -87,6 +97,16 @@ class RecordReader:
                 if scope.cancelled_caught:
                     self._pool.note_slow(seat)
         return found
+
+    async def _fetch_in_order(self, entries: Sequence[EntryView]) -> tuple[bytes | None, ...]:
+        found = await self.fetch(entries)
+        return tuple(found.get(entry.record_address) for entry in entries)
+
+    def _seats_in_turn(self) -> list[SeatIndex]:
+        live = self._pool.live()
+        self._turn += 1
+        first = self._turn % max(1, len(live))
+        return sorted(live[first:] + live[:first], key=lambda seat: not self._pool.is_prompt(seat))
 
     async def _fetch_from(
         self, seat: SeatIndex, entries: Sequence[EntryView], found: dict[RecordAddress, bytes]

@@ -214,8 +214,11 @@ class MemoryChain:
         await trio.lowlevel.checkpoint()
         return self.commits[transaction_id]
 
-    async def entry(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryView | None:
+    async def find_entries(self, places: Sequence[ListingPlace]) -> tuple[EntryView | None, ...]:
         await trio.lowlevel.checkpoint()
+        return tuple(self.entry_now(place.bucket_tag, place.name_tag) for place in places)
+
+    def entry_now(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryView | None:
         state = read_state(self.state, entry_key(self.nine.home.tenant, bucket_tag, name_tag), EntryState)
         return None if state is None else _entry_view(bucket_tag, name_tag, state)
 
@@ -231,9 +234,9 @@ class MemoryChain:
             for row in rows
         )
 
-    async def segment(self, segment_id: SegmentId) -> SegmentView | None:
+    async def find_segments(self, segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
         await trio.lowlevel.checkpoint()
-        return self.segment_now(segment_id)
+        return tuple(self.segment_now(segment_id) for segment_id in segment_ids)
 
     async def proof(self, state_key: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
