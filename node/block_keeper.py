@@ -116,7 +116,7 @@ class BlockKeeper:
             self._evidence.pop(evidence, None)
         unused = self.intake.pool.addresses() - set(self._addresses(decided.block))
         if unused:
-            await parts.run_blocking(parts.chain.erase_records, tuple(unused))
+            await parts.run_blocking(parts.chain.erase_unreferenced, unused)
         self._logged.clear()
         return appended
 

@@ -1,22 +1,26 @@
 """The node's chain with real parts: ChainStore, ledger, record store, behind what the consensus shell asks for.
 
-Order when a block is appended: its records were written before the member voted for it; block, state and tip are one
-flushed batch; only then are records erased that nothing refers to any more. A crash in between leaves a record too
-many, which the records task finds at the next start, never one too few.
+Order when a block is appended: its records were written before the member voted for it; block, state, references and
+tip are one flushed batch; only then are records erased, and only those that no entry refers to. A crash in between
+leaves a record too many, never one too few: find_unreferenced() notes it, and the next block, with which all proposals
+of its height are over, erases it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from consensus.chain import ChainRules, check_block, check_decided, check_fresh, make_block
 from consensus.identifiers import NO_ROUND
 from node.node_chain import Appended, RecordClaim
+from storage.errors import FatalStoreError, StoreUnavailableError
 from storage.transactions import CommitObjects, decode_transaction, transaction_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from consensus.blocks import Block, DecidedBlock
     from consensus.certificates import CommitCertificate
@@ -25,11 +29,11 @@ if TYPE_CHECKING:
     from consensus.identifiers import Height, MemberIndex, Milliseconds
     from consensus.proposals import Proposal
     from consensus.turns import ProposerOrder
-    from storage.identifiers import BucketTag, RecordAddress
-    from storage.ledger import StateChange
+    from storage.identifiers import RecordAddress
     from storage.stores.blocks import ChainStore
     from storage.stores.records import RecordStore
-    from storage.transactions import EntryCommit
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ class LedgerChain:
     records: RecordStore
     rules: ChainRules
     seat: MemberIndex
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Between a look at the references and what follows from it, no block is appended."""
+    _suspects: set[RecordAddress] = field(default_factory=set["RecordAddress"])
+    """Records that may have lost their last reference."""
 
     @property
     def tip(self) -> ChainTip:
@@ -81,24 +89,21 @@ class LedgerChain:
 
     def append(self, decided: DecidedBlock) -> Appended:
         """Apply a decided block durably."""
-        change = self.store.execute(decided.block)
-        self.store.append(decided, change)
-        erased = [*change.erased_records, *self._never_referenced(decided.block, change)]
-        if erased:
-            self.records.erase(erased)
-        added = frozenset(change.added_records)
+        transactions = decided.block.transactions
+        claims = [claim for encoded in transactions for claim in self.record_claims(encoded)]
+        with self._lock:
+            change = self.store.execute(decided.block)
+            self.store.append(decided, change)
+            added = frozenset(change.added_records)
+            self._suspects.update(change.erased_records, {claim.address for claim in claims} - added)
+            erased = self._erase_suspects()
         return Appended(
             height=change.height,
-            transaction_ids=tuple(transaction_id(encoded) for encoded in decided.block.transactions),
+            transaction_ids=tuple(transaction_id(encoded) for encoded in transactions),
             committed_segments=change.committed_segments,
             freed_segments=change.freed_segments,
-            erased_records=tuple(erased),
-            added_records=tuple(
-                claim
-                for encoded in decided.block.transactions
-                for claim in self.record_claims(encoded)
-                if claim.address in added
-            ),
+            erased_records=erased,
+            added_records=tuple(claim for claim in claims if claim.address in added),
         )
 
     def decided_block(self, height: Height) -> DecidedBlock | None:
@@ -116,7 +121,8 @@ class LedgerChain:
             return ()
         claims = (
             RecordClaim(tenant=body.tenant, version_id=entry.version_id, address=entry.record_address)
-            for _, entry in _entries(body)
+            for bucket in body.buckets
+            for entry in bucket.entries
         )
         return tuple(dict.fromkeys(claims))
 
@@ -128,24 +134,31 @@ class LedgerChain:
         """Keep records durably."""
         self.records.write(records)
 
-    def erase_records(self, addresses: Sequence[RecordAddress]) -> None:
-        """Forget records."""
-        self.records.erase(addresses)
+    def erase_unreferenced(self, addresses: Iterable[RecordAddress]) -> None:
+        """Forget those of the records that no entry refers to; one that a block adds meanwhile stays."""
+        with self._lock:
+            self._suspects.update(addresses)
+            self._erase_suspects()
 
-    def _never_referenced(self, block: Block, change: StateChange) -> Iterator[RecordAddress]:
-        """Yield the records of entries that failed, unless the entry holds that very record from before."""
-        for encoded, outcome in zip(block.transactions, change.outcomes, strict=True):
-            body = decode_transaction(encoded).envelope.body
-            failed_any = outcome.reason is not None or outcome.failed_entries
-            if not failed_any or not isinstance(body, CommitObjects):
-                continue
-            for bucket_tag, entry in _entries(body):
-                current = self.store.entry(body.tenant, bucket_tag, entry.name_tag)
-                if current is None or current.record_address != entry.record_address:
-                    yield entry.record_address
+    def find_unreferenced(self) -> None:
+        """Look through all records for those that a crash left over; the next block erases them.
 
+        Not at once: a proposal of the present height, locked perhaps, may be what brought them.
+        """
+        for address, _ in self.records.rows():
+            if self.store.references(address) is None:
+                with self._lock:
+                    self._suspects.add(address)
 
-def _entries(body: CommitObjects) -> Iterator[tuple[BucketTag, EntryCommit]]:
-    for bucket in body.buckets:
-        for entry in bucket.entries:
-            yield bucket.bucket_tag, entry
+    def _erase_suspects(self) -> tuple[RecordAddress, ...]:
+        """Erase and return the suspects without a reference; they stay suspects while the disk refuses."""
+        unreferenced = tuple(address for address in self._suspects if self.store.references(address) is None)
+        try:
+            self.records.erase(unreferenced)
+        except FatalStoreError:
+            raise
+        except StoreUnavailableError as error:
+            LOGGER.warning("%d records are erased later: %s", len(unreferenced), error)
+            return ()
+        self._suspects.clear()
+        return unreferenced

@@ -97,8 +97,12 @@ class NodeChain(Protocol):
         """Keep records durably (blocks)."""
         ...
 
-    def erase_records(self, addresses: Sequence[RecordAddress]) -> None:
-        """Forget records (blocks)."""
+    def erase_unreferenced(self, addresses: Iterable[RecordAddress]) -> None:
+        """Forget those of the records that no entry refers to; one that a block adds meanwhile stays (blocks)."""
+        ...
+
+    def find_unreferenced(self) -> None:
+        """Look through all records for those that a crash left over; the next block erases them (blocks)."""
         ...
 
 

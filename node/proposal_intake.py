@@ -124,7 +124,9 @@ class ProposalIntake:
             claims = [claim for encoded in block.transactions for claim in self.chain.record_claims(encoded)]
         except RejectionError:
             return None
-        return {claim.address: claim for claim in claims}
+        by_address = {claim.address: claim for claim in claims}
+        is_bound = all(by_address[claim.address] == claim for claim in claims)
+        return by_address if is_bound else None  # rule S31: of two claims to one address, one is a lie
 
     def _fill_from_mempool(
         self, block: Block, missing: dict[RecordAddress, RecordClaim], found: dict[RecordAddress, bytes]
@@ -139,7 +141,11 @@ class ProposalIntake:
     async def _fill_from_disk(
         self, missing: dict[RecordAddress, RecordClaim], found: dict[RecordAddress, bytes]
     ) -> None:
-        found |= await self.run_blocking(self.chain.read_records, tuple(missing))
+        here = await self.run_blocking(self.chain.read_records, tuple(missing))
+        for address, sealed in here.items():
+            found |= match_records(
+                (missing[address],), (sealed,)
+            )  # rule S31: being here does not make it this tenant's
         for address in [address for address in missing if address in found]:
             del missing[address]
 

@@ -1,8 +1,8 @@
 """Records that this node lacks are pulled from members: after catch-up, and when a decision came before its records.
 
-At the start every live entry's record is looked for once; afterwards only what blocks add. Addresses are recomputed
-from what comes, so a lying member is merely asked in vain. What no member has goes behind what may still be found, and
-a record that the chain erases while it is on its way here is erased again: it survives nowhere.
+At the start every live entry's record is looked for once, and every record's entry; afterwards only what blocks add.
+Addresses are recomputed from what comes, so a lying member is merely asked in vain. What no member has goes behind what
+may still be found, and a record that the chain erases while it is on its way here is erased again: it survives nowhere.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class RecordsTask:
         if self._erased_late:
             erased = tuple(self._erased_late)
             self._erased_late.clear()
-            await trio.to_thread.run_sync(self._chain.erase_records, erased)
+            await trio.to_thread.run_sync(self._chain.erase_unreferenced, erased)
 
     async def _pull(self) -> None:
         """Ask every member for the longest wanted records; what nobody has waits behind the others."""
@@ -109,6 +109,7 @@ class RecordsTask:
                 self._wanted[claim.address] = claim
 
     def _scan(self) -> None:
+        self._chain.find_unreferenced()
         for tenant, _ in self._store.tenants():
             after = None
             while page := self._store.entries(tenant, after=after, limit=SCAN_ENTRIES):

@@ -14,7 +14,7 @@ Rules
 - L6. Conditions are judged entry by entry, in order; a failing entry fails alone and its references do not count.
 - L7. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
   ends, new ones without a surviving entry at once.
-- L8. A version id names one upload: its record goes when its entry goes, even if the tenant wrote it into two entries.
+- L8. A record goes when the last entry that refers to it goes; what fails gives nothing up.
 - L9. A block without transactions changes nothing; one with transactions writes the root of their outcomes.
 """
 
@@ -94,7 +94,7 @@ class StateChange:
         committed_segments: Live since this block.
         freed_segments: Live no more, or never: holders delete their shards.
         added_records: Referenced since this block; whoever lacks one pulls it.
-        erased_records: Referenced no more: erased everywhere.
+        erased_records: Given up by an entry: erased everywhere unless another entry refers to them.
     """
 
     height: Height

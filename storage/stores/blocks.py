@@ -6,6 +6,7 @@ Rows, beside those of the state (state.py):
     "m"                    the tip: height, block hash, state root                          TipRow
     "b" height (8, BE)     an encoded DecidedBlock
     "i" transaction id     height, index and outcome of a transaction                       TransactionPlace
+    "a" record address     which entries refer to a record (references.py)                  RecordReferences
 
 Promises
 1. A block, all it changes and the new tip are one atomic, flushed write: a crash leaves all of it or nothing.
@@ -29,7 +30,7 @@ from consensus.encoding import Record, decode, encode
 from consensus.genesis import decode_genesis, genesis_hash
 from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
 from storage.errors import StorageError
-from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
+from storage.identifiers import BucketTag, NameTag, RecordAddress, SegmentId, TenantId
 from storage.ledger import (
     LedgerContext,
     StateChange,
@@ -57,6 +58,7 @@ from storage.state import (
 )
 from storage.state_tree import prove, root_of_tree
 from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
+from storage.stores.references import RecordReferences, read_references, stage_references
 from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
 from storage.tenants import check_admissible
 from storage.transactions import transaction_id
@@ -179,7 +181,9 @@ class ChainStore:
             tip = next_tip(decided, change.state_root)
             earlier = state_before(self._state, change)
             self._unsure = tip.block_hash, change
-            self._database.write(_block_batch(decided, change, tip))
+            batch = _block_batch(decided, change, tip)
+            stage_references(batch, self._database, change.values, earlier)
+            self._database.write(batch)
             self._unsure = None
             self._tip, self._earlier = tip, earlier
             return tip
@@ -222,6 +226,10 @@ class ChainStore:
     def entry(self, tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> EntryState | None:
         """Return an entry after the last block."""
         return read_state(self, entry_key(tenant, bucket_tag, name_tag), EntryState)
+
+    def references(self, address: RecordAddress) -> RecordReferences | None:
+        """Return which entries refer to a record after the last block, None when none does."""
+        return read_references(self._database, address)
 
     def entries(
         self,
