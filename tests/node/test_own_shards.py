@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,53 +13,11 @@ from consensus.identifiers import Height
 from node import own_shards
 from node.own_shards import OwnColumns
 from storage.errors import ShardCorruptError
-from storage.identifiers import ColumnIndex, SegmentId, TenantId
-from storage.merkle import leaf_hashes, root_of
-from storage.segments import SegmentShape
-from storage.state import SegmentState
+from storage.identifiers import ColumnIndex, SegmentId
 from storage.stores.memory import MemoryShardStore
 from storage.stores.protocols import ShardName, ShardStore
 from storage.stores.units import LevelShardStore
-
-SHAPE = SegmentShape(5_000, 6)
-SHARD = bytes(position % 251 for position in range(SHAPE.shard_bytes))
-ROOT = root_of(leaf_hashes(SHARD))
-TENANT = TenantId(b"t" * 16)
-COLUMNS = 9
-
-
-def segment(number: int) -> SegmentId:
-    return SegmentId(number.to_bytes(32, "big"))
-
-
-def name(number: int, column: int = 2) -> ShardName:
-    return ShardName(segment(number), ColumnIndex(column))
-
-
-STATE = SegmentState(
-    tenant=TENANT,
-    k=SHAPE.k,
-    segment_bytes=SHAPE.segment_bytes,
-    roots=(ROOT,) * COLUMNS,
-    columns=(),
-    references=1,
-    height=Height(1),
-)
-
-
-@dataclass
-class Ledger:
-    """Implements SegmentLedger on a set of live segments."""
-
-    live: set[SegmentId] = field(default_factory=set[SegmentId])
-    on_question: Callable[[SegmentId], None] = lambda _: None
-
-    def segment(self, segment_id: SegmentId) -> SegmentState | None:
-        self.on_question(segment_id)
-        return STATE if segment_id in self.live else None
-
-    def segments(self, *, after: SegmentId | None = None, limit: int = 512) -> Sequence[tuple[SegmentId, SegmentState]]:
-        return [(known, STATE) for known in sorted(self.live) if known > (after or b"")][:limit]
+from tests.node.some_shards import COLUMNS, SHARD, STATE, Ledger, keep, name, segment
 
 
 @pytest.fixture(params=["memory", "level"])
@@ -68,12 +25,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ShardStore
     opened: ShardStore = MemoryShardStore() if request.param == "memory" else LevelShardStore(tmp_path)
     yield opened
     opened.close()
-
-
-def keep(store: ShardStore, *names: ShardName, expiry: int = 10) -> None:
-    for kept in names:
-        store.put_units(kept, TENANT, SHAPE, 0, SHARD)
-    store.finish(names, Height(expiry))
 
 
 def test_freed_segments_go_with_all_their_columns(store: ShardStore) -> None:
