@@ -6,9 +6,9 @@ Decoding is bounded, typed and strict: decode, check every field, encode again, 
 
 from __future__ import annotations
 
-from typing import TypeVar, dataclass_transform
+from functools import cache
+from typing import Final, TypeVar, cast, dataclass_transform
 
-import msgpack
 import msgspec
 
 from consensus.errors import RejectionError, RejectionReason
@@ -21,10 +21,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 RecordT = TypeVar("RecordT", bound=Record)
 
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
 
 def encode(record: Record) -> bytes:
     """Return the one encoding of a record."""
-    return bytes(msgpack.packb(msgspec.to_builtins(record, builtin_types=(bytes,)), use_bin_type=True))
+    return _ENCODER.encode(record)
 
 
 def decode(encoded: bytes, record_type: type[RecordT], *, bytes_max: int) -> RecordT:
@@ -36,10 +38,15 @@ def decode(encoded: bytes, record_type: type[RecordT], *, bytes_max: int) -> Rec
     if len(encoded) > bytes_max:
         raise RejectionError(RejectionReason.OVERSIZED, f"{len(encoded)} bytes, at most {bytes_max}")
     try:
-        value = msgpack.unpackb(encoded, use_list=False, max_map_len=0)
-        record = msgspec.convert(value, record_type, strict=True)
-    except (ValueError, RecursionError, msgpack.UnpackException, msgspec.ValidationError) as error:
+        record = cast("RecordT", _decoder(record_type).decode(encoded))
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise RejectionError(RejectionReason.MALFORMED, str(error)[:200]) from error
     if encode(record) != encoded:
         raise RejectionError(RejectionReason.NOT_CANONICAL, "another encoding of the same value")
     return record
+
+
+@cache
+def _decoder(record_type: type[Record]) -> msgspec.msgpack.Decoder[Record]:
+    """Return the decoder of a type; there are as many as record types in the program."""
+    return msgspec.msgpack.Decoder(record_type)

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +71,7 @@ def test_what_was_encoded_decodes_to_the_same_record(kind: type[Record]) -> None
         assert decoded == record
         assert hash(decoded) == hash(record)
         assert encode(decoded) == encoded
+        assert packed(msgspec.to_builtins(record, builtin_types=(bytes,))) == encoded, "two libraries, one encoding"
 
     check()
 
