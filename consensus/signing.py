@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey as NaclSigningKey
@@ -58,6 +58,19 @@ def check_signature(public_key: PublicKey, message: bytes, signature: Signature)
         VerifyKey(public_key).verify(message, signature)
     except (BadSignatureError, ValueError) as error:
         raise RejectionError(RejectionReason.BAD_SIGNATURE, f"not signed by {public_key.hex()[:16]}") from error
+
+
+class SignatureMaker(Protocol):
+    """Whatever signs for one public key: SigningKey, or the simulator's faster stand-in."""
+
+    @property
+    def public(self) -> PublicKey:
+        """Return the key to check against."""
+        ...
+
+    def sign(self, message: bytes) -> Signature:
+        """Return the 64-byte signature; equal messages give equal signatures."""
+        ...
 
 
 class SigningKey:

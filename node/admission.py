@@ -51,8 +51,17 @@ class _Posted:
 class Admission:
     """Lets transactions wait in the mempool, and passes on those posted here."""
 
-    def __init__(self, *, chain: NodeChain, mempool: Mempool, outbox: Outbox, counters: NodeCounters) -> None:
+    def __init__(
+        self,
+        *,
+        chain: NodeChain,
+        mempool: Mempool,
+        outbox: Outbox,
+        counters: NodeCounters,
+        now: Callable[[], float] = trio.current_time,
+    ) -> None:
         self._chain = chain
+        self._now = now
         self._mempool = mempool
         self._outbox = outbox
         self._counters = counters
@@ -70,7 +79,7 @@ class Admission:
         """
         pending = self._admit(submission.transaction, submission.records)
         if len(self._posted) < POSTED_MAX:
-            self._posted[pending.transaction_id] = _Posted(pending, trio.current_time())
+            self._posted[pending.transaction_id] = _Posted(pending, self._now())
         else:
             self._counters.inputs_dropped += 1
         self._news.set()
@@ -78,7 +87,7 @@ class Admission:
 
     def on_appended(self) -> None:
         """Tell the proposers that come next of what the last block left waiting."""
-        self._block_at = trio.current_time()
+        self._block_at = self._now()
         if self._posted:
             self._news.set()
 
@@ -92,9 +101,13 @@ class Admission:
                 await self._news.wait()
             self._news = trio.Event()
             await trio.lowlevel.checkpoint()  # what is posted in this turn of the loop shares a frame
-            self._forget_committed()
-            self._tell_proposers()
-            self._gossip_stalled(publish)
+            self.pass_on(publish)
+
+    def pass_on(self, publish: Callable[[bytes], None]) -> None:
+        """Tell the next proposers what they have not heard, and everybody what waits for too long."""
+        self._forget_committed()
+        self._tell_proposers()
+        self._gossip_stalled(publish)
 
     def _forget_committed(self) -> None:
         for known in [known for known in self._posted if self._mempool.get(known) is None]:
@@ -110,7 +123,7 @@ class Admission:
                 self._outbox.send(member, frame)
 
     def _gossip_stalled(self, publish: Callable[[bytes], None]) -> None:
-        now = trio.current_time()
+        now = self._now()
         overdue = [
             posted
             for posted in self._posted.values()

@@ -41,9 +41,10 @@ from storage.identifiers import RecordAddress
 
 if TYPE_CHECKING:
     from consensus.identifiers import GenesisHash, MemberIndex
-    from consensus.signing import SigningKey
-    from node.consensus_task import ConsensusTask
+    from consensus.signing import SignatureMaker
+    from node.blocking import RunBlocking
     from node.node_chain import NodeChain
+    from node.peer_help import PeerHeights
     from node.signer import Signer
     from storage.stores.blocks import ChainStore
 
@@ -70,23 +71,51 @@ class Asker(Protocol):
         ...
 
 
+class CatchingUp(Protocol):
+    """Whose chain is kept up, and how it waits: ConsensusTask in a node."""
+
+    @property
+    def height(self) -> Height:
+        """One above the chain."""
+        ...
+
+    @property
+    def peers(self) -> PeerHeights:
+        """Where the other members stand."""
+        ...
+
+    def now(self) -> float:
+        """Return seconds of a monotonic clock."""
+        ...
+
+    async def pause(self, span_s: float) -> None:
+        """Wait."""
+        ...
+
+    async def wait_for_peer_ahead(self, span_s: float) -> None:
+        """Wait until a member says that it is ahead, at most this long."""
+        ...
+
+    async def offer_decided(self, decided: DecidedBlock) -> None:
+        """Append a block if it follows the tip and is proven; raises RejectionError."""
+        ...
+
+
 async def ask(asker: Asker, member: MemberIndex, request: CatchUpRequest) -> CatchUpResponse:
     """Ask one member and decode its answer; raises PeerUnreachableError or RejectionError."""
     return decode_response(await asker.request(member, encode_request(request), ANSWER_S))
 
 
-async def run_catch_up(consensus: ConsensusTask, asker: Asker) -> None:
+async def run_catch_up(consensus: CatchingUp, asker: Asker) -> None:
     """Keep the chain up with the members that are ahead, until cancelled."""
     while True:
         height = consensus.height
-        ahead = consensus.peers.ahead_of(height, trio.current_time())
+        ahead = consensus.peers.ahead_of(height, consensus.now())
         if not ahead:
-            consensus.peer_ahead = trio.Event()
-            with trio.move_on_after(RETRY_S if consensus.peers.is_any_ahead(height) else math.inf):
-                await consensus.peer_ahead.wait()
+            await consensus.wait_for_peer_ahead(RETRY_S if consensus.peers.is_any_ahead(height) else math.inf)
             continue
         if consensus.peers.height_of(ahead[0]) == height + 1:
-            await trio.sleep(GRACE_S)
+            await consensus.pause(GRACE_S)
             if consensus.height != height:
                 continue
         await _fetch_from(ahead[0], consensus, asker)
@@ -98,7 +127,7 @@ def _decided(response: object) -> tuple[bytes, ...]:
     return response.decided
 
 
-async def _fetch_from(member: MemberIndex, consensus: ConsensusTask, asker: Asker) -> None:
+async def _fetch_from(member: MemberIndex, consensus: CatchingUp, asker: Asker) -> None:
     before = consensus.height
     response = await _blocks_of(member, before, asker)
     if response is not None:
@@ -109,7 +138,7 @@ async def _fetch_from(member: MemberIndex, consensus: ConsensusTask, asker: Aske
             LOGGER.warning("member %d gave a block that is refused: %s", member, error)
             asker.refuse(member, error)
     if consensus.height == before:
-        consensus.peers.avoid(member, trio.current_time())
+        consensus.peers.avoid(member, consensus.now())
     else:
         consensus.peers.trust(member)
 
@@ -130,12 +159,14 @@ class CatchUpServer:
         self,
         *,
         seat: MemberIndex,
-        signing_key: SigningKey,
+        signing_key: SignatureMaker,
         genesis_hash: GenesisHash,
         chain: NodeChain,
         store: ChainStore,
         signer: Signer,
+        run_blocking: RunBlocking = trio.to_thread.run_sync,
     ) -> None:
+        self._run_blocking = run_blocking
         self._seat = seat
         self._signing_key = signing_key
         self._genesis_hash = genesis_hash
@@ -148,13 +179,13 @@ class CatchUpServer:
         request = decode_request(payload)
         match request:
             case BlocksRequest(from_height=first, count=count):
-                blocks = await trio.to_thread.run_sync(self._store.decided_range, first, count, BLOCKS_BYTES_MAX)
+                blocks = await self._run_blocking(self._store.decided_range, first, count, BLOCKS_BYTES_MAX)
                 return encode_response(BlocksResponse(decided=blocks))
             case HeightRequest(nonce=nonce):
                 return encode_response(self._height(nonce))
             case RecordsRequest(addresses=addresses):
                 wanted = [RecordAddress(address) for address in addresses]
-                found = await trio.to_thread.run_sync(self._chain.read_records, wanted)
+                found = await self._run_blocking(self._chain.read_records, wanted)
                 records = [found[address] for address in wanted if address in found]
                 return encode_response(RecordsResponse(records=within_bytes(records, RECORDS_BYTES_MAX)))
             case _:

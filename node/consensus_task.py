@@ -75,7 +75,7 @@ class ConsensusTask:
 
     def __init__(self, parts: ConsensusParts) -> None:
         self._parts = parts
-        self.peer_ahead = trio.Event()
+        self._peer_ahead = trio.Event()
         self.appended = trio.Event()
         self._wake = trio.Event()
         self._member = Member(
@@ -134,6 +134,20 @@ class ConsensusTask:
         if offer.refusal is not None:
             raise offer.refusal
 
+    def now(self) -> float:
+        """Return seconds of trio's clock."""
+        return trio.current_time()
+
+    async def pause(self, span_s: float) -> None:
+        """Wait."""
+        await trio.sleep(span_s)
+
+    async def wait_for_peer_ahead(self, span_s: float) -> None:
+        """Wait until a member says that it is ahead, at most this long."""
+        self._peer_ahead = trio.Event()
+        with trio.move_on_after(span_s):
+            await self._peer_ahead.wait()
+
     def wake(self) -> None:
         """Something happened that may be a reason for a block, or a reason to vote."""
         self._wake.set()
@@ -167,7 +181,7 @@ class ConsensusTask:
 
     def on_peer_ahead(self) -> None:
         """Have catch-up look."""
-        self.peer_ahead.set()
+        self._peer_ahead.set()
 
     def on_transactions(self, message: TransactionsMessage) -> None:
         """Let them wait in the mempool."""

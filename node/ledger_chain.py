@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from consensus.chain import ChainRules, check_block, check_decided, check_fresh, make_block
 from consensus.identifiers import NO_ROUND
+from consensus.signing import check_signature
 from node.node_chain import Appended, RecordClaim
 from storage.errors import FatalStoreError, StoreUnavailableError
 from storage.transactions import CommitObjects, decode_transaction, transaction_id
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from consensus.evidence import Evidence
     from consensus.identifiers import Height, MemberIndex, Milliseconds
     from consensus.proposals import Proposal
+    from consensus.signing import SignatureCheck
     from consensus.turns import ProposerOrder
     from storage.identifiers import RecordAddress
     from storage.stores.blocks import ChainStore
@@ -44,6 +46,7 @@ class LedgerChain:
     records: RecordStore
     rules: ChainRules
     seat: MemberIndex
+    check: SignatureCheck = check_signature
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Between a look at the references and what follows from it, no block is appended."""
     _suspects: set[RecordAddress] = field(default_factory=set["RecordAddress"])
@@ -81,11 +84,11 @@ class LedgerChain:
         """Raise RejectionError unless the block may follow the tip now."""
         if proposal.valid_round == NO_ROUND:
             check_fresh(block.header, self.rules, proposal.round, now_ms)
-        check_block(block, self.store.tip, self.rules, self.store)
+        check_block(block, self.store.tip, self.rules, self.store, self.check)
 
     def check_decided(self, decided: DecidedBlock) -> None:
         """Raise RejectionError unless the block follows the tip and is proven decided."""
-        check_decided(decided, self.store.tip, self.rules, self.store)
+        check_decided(decided, self.store.tip, self.rules, self.store, self.check)
 
     def append(self, decided: DecidedBlock) -> Appended:
         """Apply a decided block durably."""

@@ -96,7 +96,7 @@ class Member:
     def __init__(self, parts: MemberParts) -> None:
         self._parts = parts
         self._chain = parts.chain
-        self._gate = MessageGate(parts.members, parts.chain, parts.seat, parts.signer)
+        self._gate = MessageGate(parts.members, parts.chain, parts.seat, parts.signer, parts.check)
         self._intake = ProposalIntake(
             chain=parts.chain,
             mempool=parts.mempool,

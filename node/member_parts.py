@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from consensus.signing import check_signature
 from node.reception import ReceptionEvents
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from consensus.genesis import ConsensusParameters
     from consensus.identifiers import MemberIndex, Milliseconds
     from consensus.members import MemberSet
+    from consensus.signing import SignatureCheck
     from node.blocking import RunBlocking
     from node.mempool import Mempool
     from node.node_chain import Appended, NodeChain
@@ -46,3 +48,4 @@ class MemberParts:
     run_blocking: RunBlocking
     monotonic_s: Callable[[], float]
     wall_ms: Callable[[], Milliseconds]
+    check: SignatureCheck = check_signature

@@ -28,6 +28,7 @@ from consensus.messages import (
     VoteMessage,
 )
 from consensus.proposals import check_proposal
+from consensus.signing import check_signature
 from consensus.votes import check_vote
 from node.errors import NodeError
 from node.signer import Position, Step, position_of
@@ -35,6 +36,7 @@ from node.signer import Position, Step, position_of
 if TYPE_CHECKING:
     from consensus.identifiers import Height, MemberIndex, Signature
     from consensus.members import MemberSet
+    from consensus.signing import SignatureCheck
     from node.node_chain import NodeChain
     from node.signer import Signer
 
@@ -64,10 +66,18 @@ def height_of(message: AgreementMessage) -> Height:
 class MessageGate:
     """Checks messages of agreement once each."""
 
-    __slots__ = ("_chain", "_me", "_members", "_seen", "_signer")
+    __slots__ = ("_chain", "_me", "_members", "_seen", "_signature_check", "_signer")
 
-    def __init__(self, members: MemberSet, chain: NodeChain, me: MemberIndex, signer: Signer) -> None:
+    def __init__(
+        self,
+        members: MemberSet,
+        chain: NodeChain,
+        me: MemberIndex,
+        signer: Signer,
+        check: SignatureCheck = check_signature,
+    ) -> None:
         self._members = members
+        self._signature_check = check
         self._chain = chain
         self._me = me
         self._signer = signer
@@ -109,19 +119,19 @@ class MessageGate:
     def _check(self, message: AgreementMessage) -> None:
         match message:
             case VoteMessage(signed=signed):
-                check_vote(signed, self._members)
+                check_vote(signed, self._members, self._signature_check)
                 if signed.vote.member == self._me:
                     self._check_position(position_of(signed.vote), signed.signature)
             case ProposalMessage():
                 self._check_proposal(message)
             case PolkaMessage(certificate=certificate):
-                check_polka(certificate, self._members)
+                check_polka(certificate, self._members, self._signature_check)
                 self.check_own(certificate)
             case CommitMessage(certificate=certificate):
-                check_commit(certificate, self._members)
+                check_commit(certificate, self._members, self._signature_check)
                 self.check_own(certificate)
             case RoundMessage(certificate=certificate):
-                check_round_certificate(certificate, self._members)
+                check_round_certificate(certificate, self._members, self._signature_check)
                 self.check_own(certificate)
             case _:
                 assert_never(message)
@@ -133,11 +143,11 @@ class MessageGate:
         if proposal.height == self._chain.tip.height + 1 and proposal.proposer != expected:
             detail = f"member {proposal.proposer} in round {proposal.round}, turn of {expected}"
             raise RejectionError(RejectionReason.WRONG_PROPOSER, detail)
-        check_proposal(message.signed, self._members)
+        check_proposal(message.signed, self._members, self._signature_check)
         if header_hash(message.block.header) != proposal.block_hash:
             raise RejectionError(RejectionReason.MALFORMED, "the block beside a proposal is another")
         if message.polka is not None:
-            check_polka(message.polka, self._members)
+            check_polka(message.polka, self._members, self._signature_check)
             if (message.polka.block_hash, message.polka.round) != (proposal.block_hash, proposal.valid_round):
                 raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the polka beside a proposal is another's")
         if proposal.proposer == self._me:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -31,13 +30,15 @@ from consensus.errors import RejectionError
 from consensus.identifiers import HEIGHT, ROUND, SIGNATURE, GenesisHash, Height, Round, Signature
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
 from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_bytes
+from node.disk import LOCAL_DISK
 from node.errors import ConfigurationError, NodeError, WriteAheadLogError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from consensus.signing import SigningKey
+    from consensus.signing import SignatureMaker
+    from node.disk import Disk, DiskFile
 
 LOGGER = logging.getLogger(__name__)
 
@@ -92,37 +93,43 @@ class SigningRefusedError(NodeError):
     """The record forbids this signature; the vote is not sent, the node goes on."""
 
 
-def create_signer_record(home: Path) -> None:
+def create_signer_record(home: Path, disk: Disk = LOCAL_DISK) -> None:
     """Write the empty record of a seat that has never signed: only when its keys are made (rule G4).
 
     Raises:
         ConfigurationError: There is a record already, or the home cannot be written.
     """
+    path = home / RECORD_NAME
     try:
-        _write_new(home / RECORD_NAME, MAGIC, os.O_EXCL)
+        if disk.exists(path):
+            raise FileExistsError(errno.EEXIST, "exists already", str(path))
+        disk.replace(path, MAGIC)
     except OSError as error:
-        raise ConfigurationError(f"cannot create {home / RECORD_NAME}: {error.strerror}") from error
+        raise ConfigurationError(f"cannot create {path}: {error.strerror}") from error
 
 
 class Signer:
     """The only user of a seat's signing key for agreement. Signing blocks (fdatasync): call it from a worker thread."""
 
-    __slots__ = ("_by_position", "_byte_count", "_descriptor", "_floor", "_genesis_hash", "_path", "_signing_key")
+    __slots__ = ("_by_position", "_byte_count", "_disk", "_file", "_floor", "_genesis_hash", "_path", "_signing_key")
 
-    def __init__(self, home: Path, signing_key: SigningKey, genesis_hash: GenesisHash) -> None:
+    def __init__(
+        self, home: Path, signing_key: SignatureMaker, genesis_hash: GenesisHash, disk: Disk = LOCAL_DISK
+    ) -> None:
         """Open the record; a missing one makes a signer that refuses everything until set_floor().
 
         Raises:
             WriteAheadLogError: The record is damaged.
         """
+        self._disk = disk
         self._path = home / RECORD_NAME
         self._signing_key = signing_key
         self._genesis_hash = genesis_hash
         self._floor: Height | None = None
         self._by_position: dict[Position, SignerEntry] = {}
-        self._descriptor: int | None = None
+        self._file: DiskFile | None = None
         self._byte_count = 0
-        if self._path.exists():
+        if disk.exists(self._path):
             self._floor = Height(0)
             self._load()
 
@@ -171,9 +178,9 @@ class Signer:
 
     def close(self) -> None:
         """Release the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _sign(self, position: Position, message: bytes) -> Signature:
         known = self._by_position.get(position)
@@ -190,12 +197,12 @@ class Signer:
         return signature
 
     def _record(self, entry: SignerEntry) -> None:
-        assert self._descriptor is not None, "may_sign() was true without a record"
+        assert self._file is not None, "may_sign() was true without a record"
         line = _line(entry)
         try:
-            if os.pwrite(self._descriptor, line, self._byte_count) != len(line):
+            if self._file.write(line, self._byte_count) != len(line):
                 raise WriteAheadLogError(f"{self._path}: the disk is full; free some space and start again")
-            os.fdatasync(self._descriptor)
+            self._file.flush()
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
         self._byte_count += len(line)
@@ -215,7 +222,7 @@ class Signer:
 
     def _replace(self, entries: Sequence[SignerEntry | SignerFloor]) -> None:
         try:
-            _write_new(self._path, MAGIC + b"".join(_line(entry) for entry in entries), 0)
+            self._disk.replace(self._path, MAGIC + b"".join(_line(entry) for entry in entries))
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
         self._floor = Height(0)
@@ -225,8 +232,8 @@ class Signer:
         self.close()
         self._by_position.clear()
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            encoded = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+            self._file = self._disk.open(self._path)
+            encoded = self._file.read(self._file.byte_count())
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}") from error
         if not encoded.startswith(MAGIC):
@@ -245,7 +252,7 @@ class Signer:
             offset = end
         if offset < len(encoded):
             LOGGER.warning("signer record: a torn entry of %d bytes is cut off", len(encoded) - offset)
-            os.ftruncate(self._descriptor, offset)
+            self._file.cut(offset)
         self._byte_count = offset
 
     def _check_order(self, entry: SignerEntry, offset: int) -> None:
@@ -318,23 +325,3 @@ def _hides_an_entry(rest: bytes) -> bool:
         if 0 < payload_bytes == len(payload) and checksum == _checksum(payload):
             return True
     return False
-
-
-def _write_new(path: Path, content: bytes, flags: int) -> None:
-    """Replace (or, with O_EXCL, create) a file atomically and durably."""
-    if flags & os.O_EXCL and path.exists():
-        raise FileExistsError(errno.EEXIST, "exists already", str(path))
-    fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        if os.write(descriptor, content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(fresh))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    fresh.rename(path)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)

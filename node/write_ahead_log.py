@@ -21,7 +21,6 @@ Rules
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -35,10 +34,13 @@ from consensus.errors import RejectionError
 from consensus.events import Event
 from consensus.identifiers import GenesisHash, Height
 from consensus.messages import MESSAGE_BYTES_MAX
+from node.disk import LOCAL_DISK
 from node.errors import WriteAheadLogError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from node.disk import Disk
 
 LOGGER = logging.getLogger(__name__)
 
@@ -80,9 +82,9 @@ class LogContents:
 class WriteAheadLog:
     """The open log; one writer. append, flush and begin block: call them from a worker thread."""
 
-    __slots__ = ("_byte_count", "_descriptor", "_genesis_hash", "_path", "_pending", "_sequence")
+    __slots__ = ("_byte_count", "_file", "_genesis_hash", "_path", "_pending", "_sequence")
 
-    def __init__(self, directory: Path, genesis_hash: GenesisHash) -> None:
+    def __init__(self, directory: Path, genesis_hash: GenesisHash, disk: Disk = LOCAL_DISK) -> None:
         """Open or create the log.
 
         Raises:
@@ -93,10 +95,8 @@ class WriteAheadLog:
         self._pending = bytearray()
         self._sequence = 0
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _flush_directory(directory)
-            self._byte_count = os.fstat(self._descriptor).st_size
+            self._file = disk.open_or_create(self._path)
+            self._byte_count = self._file.byte_count()
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be opened: {error.strerror}") from error
 
@@ -151,10 +151,10 @@ class WriteAheadLog:
         if not self._pending:
             return
         try:
-            written = os.pwrite(self._descriptor, self._pending, self._byte_count)
+            written = self._file.write(self._pending, self._byte_count)
             if written != len(self._pending):
                 raise WriteAheadLogError(f"{self._path}: the disk is full; free some space and start again")
-            os.fdatasync(self._descriptor)
+            self._file.flush()
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
         self._byte_count += written
@@ -162,7 +162,7 @@ class WriteAheadLog:
 
     def close(self) -> None:
         """Release the file; what was not flushed is lost, as it may be."""
-        os.close(self._descriptor)
+        self._file.close()
 
     def _append(self, kind: EntryKind, payload: bytes) -> None:
         assert len(payload) <= PAYLOAD_BYTES_MAX, f"log entry of {len(payload)} bytes"
@@ -174,7 +174,7 @@ class WriteAheadLog:
         self._sequence += 1
 
     def _cut(self, byte_count: int) -> None:
-        os.ftruncate(self._descriptor, byte_count)
+        self._file.cut(byte_count)
         self._byte_count = byte_count
         self._pending.clear()
 
@@ -182,7 +182,7 @@ class WriteAheadLog:
         if self._byte_count > LOG_BYTES_MAX:
             raise self._damaged(LOG_BYTES_MAX, "larger than any log")
         try:
-            return os.pread(self._descriptor, self._byte_count, 0)
+            return self._file.read(self._byte_count)
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}; check the disk") from error
 
@@ -233,11 +233,3 @@ def _decode_payload(kind: int, payload: bytes) -> Event | Block:
     if EntryKind(kind) is EntryKind.BLOCK:
         return decode(payload, Block, bytes_max=PAYLOAD_BYTES_MAX)
     return decode(payload, LoggedEvent, bytes_max=PAYLOAD_BYTES_MAX).event
-
-
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

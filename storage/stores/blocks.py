@@ -29,6 +29,7 @@ from consensus.chain import ChainTip, genesis_tip, next_tip
 from consensus.encoding import Record, decode, encode
 from consensus.genesis import decode_genesis, genesis_hash
 from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
+from consensus.signing import check_signature
 from storage.errors import StorageError
 from storage.identifiers import BucketTag, NameTag, RecordAddress, SegmentId, TenantId
 from storage.ledger import (
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
 
     from consensus.blocks import Block
     from consensus.genesis import Genesis
+    from consensus.signing import SignatureCheck
+    from storage.stores.protocols import RowStore
 
 DECIDED_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1024 * 1024
 """A block, its certificate and its polkas."""
@@ -101,8 +104,11 @@ class ListedEntry:
 class ChainStore:
     """The chain of one node. It is the `Application` of consensus: what it checks, it also applies."""
 
-    def __init__(self, database: LevelDatabase, genesis: Genesis, tip: ChainTip) -> None:
+    def __init__(
+        self, database: RowStore, genesis: Genesis, tip: ChainTip, check: SignatureCheck = check_signature
+    ) -> None:
         """Use open_chain()."""
+        self._check = check
         self._database = database
         self._state = StoredState(database)
         self._lock = threading.RLock()
@@ -138,16 +144,16 @@ class ChainStore:
         """Raise RejectionError unless a block may hold these; what was checked once is not checked again."""
         names = {transaction_id(encoded): encoded for encoded in transactions}
         if len(names) != len(transactions):
-            check_transactions(self.context, transactions)
+            check_transactions(self.context, transactions, self._check)
         for name, encoded in names.items():
             if name not in self._checked:
-                check_transaction(self.context, encoded)
+                check_transaction(self.context, encoded, self._check)
                 self._remember(name)
 
     def check_admissible(self, encoded: bytes) -> None:
         """Raise RejectionError if the next block could not hold this transaction, or only as a failed one."""
         name = transaction_id(encoded)
-        signed = check_transaction(self.context, encoded)
+        signed = check_transaction(self.context, encoded, self._check)
         self._remember(name)
         height = Height(self._tip.height + 1)
         check_admissible(self, signed.envelope, height, self.context.members, self.context.parameters)
@@ -328,18 +334,23 @@ def open_chain(directory: Path, genesis: Genesis, options: LevelOptions | None =
         StoreUnavailableError: Locked, damaged, or the disk refuses.
         RejectionError: BAD_GENESIS.
     """
-    change = genesis_state(genesis)
     database = LevelDatabase(directory, options)
     try:
-        if database.get(_TIP_ROW) is None:
-            database.write(_genesis_batch(genesis, change))
-        return ChainStore(database, genesis, _checked_tip(database, genesis, change.state_root))
+        return open_chain_in(database, genesis)
     except BaseException:
         database.close()
         raise
 
 
-def _checked_tip(database: LevelDatabase, genesis: Genesis, genesis_root: StateRoot) -> ChainTip:
+def open_chain_in(database: RowStore, genesis: Genesis, check: SignatureCheck = check_signature) -> ChainStore:
+    """Open the chain that an open database holds; see open_chain()."""
+    change = genesis_state(genesis)
+    if database.get(_TIP_ROW) is None:
+        database.write(_genesis_batch(genesis, change))
+    return ChainStore(database, genesis, _checked_tip(database, genesis, change.state_root), check)
+
+
+def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) -> ChainTip:
     directory = database.directory
     stored = database.get(_GENESIS_ROW)
     row_bytes = database.get(_TIP_ROW)

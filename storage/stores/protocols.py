@@ -1,4 +1,4 @@
-"""What holders ask of a store of shards, whatever keeps it; units.py on LevelDB, memory.py in tests.
+"""What the chain asks of a store of rows, and holders of a store of shards; on LevelDB, or in memory in tests.
 
 Life of a shard: pieces arrive (put_units), each durable when the call returns; when all are there, finish() gives the
 shard a place in the index and its root, durable before a receipt is signed; it stays *uncommitted* and counts against
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from consensus.identifiers import Height
     from storage.identifiers import ColumnIndex, SegmentId, ShardRoot, TenantId
     from storage.segments import SegmentShape
+    from storage.stores.leveldb import WriteBatch
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -47,6 +49,39 @@ class UncommittedShard:
     name: ShardName
     tenant: TenantId
     expiry_height: Height
+
+
+class RowStore(Protocol):
+    """Ordered rows of bytes, as leveldb.py's LevelDatabase keeps them for the chain and its records."""
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies, for messages."""
+        ...
+
+    def get(self, store_key: bytes) -> bytes | None:
+        """Return a row's value; raises StoreUnavailableError."""
+        ...
+
+    def scan(self, prefix: bytes, *, start: bytes | None = None, rows_max: int) -> list[tuple[bytes, bytes]]:
+        """Return up to rows_max rows whose store key has the prefix, in order, from `start` (inclusive)."""
+        ...
+
+    def iterate(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield every row with the prefix, in order."""
+        ...
+
+    def write(self, batch: WriteBatch) -> None:
+        """Apply a batch atomically and durably; raises StoreUnavailableError, and then the outcome is unknown."""
+        ...
+
+    def purge(self, first: bytes, last: bytes) -> None:
+        """Take the bytes of deleted rows between two store keys off the disk."""
+        ...
+
+    def close(self) -> None:
+        """Release it."""
+        ...
 
 
 class ShardStore(Protocol):

@@ -6,6 +6,7 @@ compact() then takes its bytes off the disk, LevelDB's log included: all files a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from consensus.errors import RejectionError, RejectionReason
@@ -15,7 +16,8 @@ from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+
+    from storage.stores.protocols import RowStore
 
 _ROW: Final = b"p"
 _AFTER_ROWS: Final = b"q"
@@ -24,9 +26,9 @@ _AFTER_ROWS: Final = b"q"
 class RecordStore:
     """The records of one node. Every method blocks and is thread-safe."""
 
-    def __init__(self, directory: Path, options: LevelOptions | None = None) -> None:
-        """Open the store, creating it if absent; raises StoreUnavailableError."""
-        self._database = LevelDatabase(directory, options)
+    def __init__(self, place: Path | RowStore, options: LevelOptions | None = None) -> None:
+        """Open a directory, creating it if absent, or use an open database; raises StoreUnavailableError."""
+        self._database: RowStore = LevelDatabase(place, options) if isinstance(place, Path) else place
 
     def write(self, records: Mapping[RecordAddress, bytes]) -> None:
         """Keep records durably; their addresses were checked by who calls.

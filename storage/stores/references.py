@@ -20,7 +20,8 @@ from storage.state import ENTRY_PREFIX, EntryState, decode_state
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from storage.stores.leveldb import LevelDatabase, WriteBatch
+    from storage.stores.leveldb import WriteBatch
+    from storage.stores.protocols import RowStore
     from storage.stores.state import EarlierState
 
 _ROW: Final = b"a"
@@ -36,14 +37,14 @@ class RecordReferences(Record):
     entries: Annotated[int, Meta(ge=1, le=2**53 - 1)]
 
 
-def read_references(database: LevelDatabase, address: RecordAddress) -> RecordReferences | None:
+def read_references(database: RowStore, address: RecordAddress) -> RecordReferences | None:
     """Return what refers to a record, None when nothing does."""
     encoded = database.get(_ROW + address)
     return None if encoded is None else decode(encoded, RecordReferences, bytes_max=_ROW_BYTES_MAX)
 
 
 def stage_references(
-    batch: WriteBatch, database: LevelDatabase, changed: Mapping[bytes, bytes | None], earlier: EarlierState
+    batch: WriteBatch, database: RowStore, changed: Mapping[bytes, bytes | None], earlier: EarlierState
 ) -> None:
     """Add to a write batch what changed state values mean for the references.
 
@@ -68,7 +69,7 @@ def stage_references(
             _stage(batch, database, address, tenants[address], count)
 
 
-def _stage(batch: WriteBatch, database: LevelDatabase, address: RecordAddress, tenant: TenantId, count: int) -> None:
+def _stage(batch: WriteBatch, database: RowStore, address: RecordAddress, tenant: TenantId, count: int) -> None:
     known = read_references(database, address)
     entries = count if known is None else known.entries + count
     assert entries >= 0, "an entry gave up a reference that was not counted"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from storage.ledger import StateChange
-    from storage.stores.leveldb import LevelDatabase, WriteBatch
+    from storage.stores.leveldb import WriteBatch
+    from storage.stores.protocols import RowStore
 
 VALUE_ROWS: Final = b"s"
 PAGE_ROWS: Final = b"n"
@@ -27,7 +28,7 @@ PAGE_ROWS: Final = b"n"
 class StoredState:
     """The state after the last block."""
 
-    database: LevelDatabase
+    database: RowStore
 
     def value(self, state_key: bytes) -> bytes | None:
         """Return the value of a state key."""
