@@ -22,6 +22,7 @@ SUBMISSION_BYTES_MAX, answers by ANSWER_BYTES_MAX; disk work runs in threads.
 from __future__ import annotations
 
 import os
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -74,11 +75,15 @@ if TYPE_CHECKING:
     from node.signer import Signer
     from storage.outcomes import TransactionPlace
     from storage.proofs import StateProof, TransactionProof
-    from storage.stores.blocks import ChainStore
+    from storage.stores.blocks import ChainStore, ListedEntry
 
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 RAW_BLOCKS_MAX: Final = 256
 ENTRIES_MAX: Final = 4_096
+LISTED_AT_ONCE: Final = 64
+"""Entries read together: an entry has at most 2,048 references, about 100 KiB."""
+REFERENCES_MAX: Final = 65_536
+"""Of one listing: at most 180 bytes each in JSON keep it below ANSWER_BYTES_MAX."""
 FIND_BYTES_MAX: Final = 128 * 1024
 """FOUND_MAX names of 70 characters, or ids of 67, several times over."""
 WAIT_S_MAX: Final = 30.0
@@ -264,10 +269,26 @@ class _Views:
         bucket = BucketTag(_hex(query["bucket"], HANDLE_BYTES, "bucket")) if "bucket" in query else None
         after = _after(query["after"]) if "after" in query else None
         limit = min(_whole_number(query.get("limit", str(ENTRIES_MAX)), "limit"), ENTRIES_MAX)
-        found = await trio.to_thread.run_sync(
-            lambda: self._store.entries(tenant, bucket, after=after, limit=max(limit, 1))
-        )
+        found = await trio.to_thread.run_sync(self._listed, tenant, bucket, after, max(limit, 1))
         return json_answer(EntriesAnswer(entries=[entry_answer(e.bucket_tag, e.name_tag, e.state) for e in found]))
+
+    def _listed(
+        self, tenant: TenantId, bucket: BucketTag | None, after: tuple[BucketTag, NameTag] | None, limit: int
+    ) -> list[ListedEntry]:
+        """Return entries behind a place, fewer than asked for when they have many references; at least one."""
+        found: list[ListedEntry] = []
+        references = 0
+        while len(found) < limit:
+            page = self._store.entries(tenant, bucket, after=after, limit=min(limit - len(found), LISTED_AT_ONCE))
+            for listed in page:
+                references += len(listed.state.extents)
+                if found and references > REFERENCES_MAX:
+                    return found
+                found.append(listed)
+            if not page:
+                return found
+            after = page[-1].bucket_tag, page[-1].name_tag
+        return found
 
     async def entry(self, request: Request) -> Response:
         tenant, bucket, name = _entry_name(request)
@@ -345,10 +366,11 @@ def _proof_answer(request: Request, proof: StateProof | TransactionProof) -> Res
 async def _body(request: Request, bytes_max: int = SUBMISSION_BYTES_MAX) -> bytes:
     """Read a body within its bound, whatever length it announces."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > bytes_max:
-            raise RejectionError(RejectionReason.OVERSIZED, f"this body has at most {bytes_max} bytes")
+    async with aclosing(request.stream()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > bytes_max:
+                raise RejectionError(RejectionReason.OVERSIZED, f"this body has at most {bytes_max} bytes")
     return bytes(body)
 
 

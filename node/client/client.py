@@ -290,7 +290,7 @@ class Client:
             for listed in await self._opened(entries):
                 if listed.path.startswith(beginning):
                     yield listed
-            if len(entries) < LISTED_AT_ONCE:
+            if not entries:  # a page may be short because its entries are long
                 return
             after = ListingPlace(entries[-1].bucket_tag, entries[-1].name_tag)
 

@@ -1,0 +1,44 @@
+"""Commands and their arguments are declared one way."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from node.cli.parser import add_json_option, chosen_command, existing_directory, new_command
+
+
+def show(arguments: argparse.Namespace) -> int:
+    return 3 if arguments.json else 4
+
+
+def parser_of() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="grandest")
+    command = new_command(parser.add_subparsers(required=True), "show", "show a thing")
+    add_json_option(command)
+    command.add_argument("home", type=existing_directory)
+    command.set_defaults(run=show)
+    return parser
+
+
+def test_a_command_line_names_what_runs(tmp_path: Path) -> None:
+    for options, code in (([], 4), (["--json"], 3)):
+        arguments = parser_of().parse_args(["show", *options, str(tmp_path)])
+        assert chosen_command(arguments)(arguments) == code
+        assert arguments.home == tmp_path.resolve()
+
+
+def test_a_summary_is_also_the_description(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser_of().parse_args(["show", "--help"])
+    assert "Show a thing." in capsys.readouterr().out
+
+
+def test_a_directory_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(SystemExit):
+            parser_of().parse_args(["show", str(wrong)])
+        assert f"{wrong} is not a directory" in capsys.readouterr().err
