@@ -32,7 +32,7 @@ from consensus.identifiers import NO_ROUND, BlockHash, Height, Milliseconds
 from consensus.merkle import list_root
 from consensus.signing import check_signature
 from consensus.timeouts import clock_drift_ms
-from consensus.turns import all_members
+from consensus.turns import first_turns, next_turns, turn_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +44,19 @@ if TYPE_CHECKING:
     from consensus.identifiers import MemberIndex, MerkleRoot, Round, StateRoot
     from consensus.members import MemberSet
     from consensus.signing import SignatureCheck
-    from consensus.turns import ProposerOrder
+    from consensus.turns import ProposerOrder, TurnState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainTip:
-    """Where the chain stands: the last decided block and the state root after it (not yet in any header)."""
+    """Where the chain stands: the last decided block, the state root after it (not yet in any header), who is next."""
 
     height: Height
     block_hash: BlockHash
     time_ms: Milliseconds
     state_root: StateRoot
     last: DecidedBlock | None
+    turns: TurnState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,6 @@ class ChainRules:
     chain_id: str
     parameters: ConsensusParameters
     members: MemberSet
-    turns: ProposerOrder
 
 
 class Application(Protocol):
@@ -83,19 +83,29 @@ class Application(Protocol):
 def chain_rules(genesis: Genesis) -> ChainRules:
     """Return the rules that genesis sets; raises RejectionError(BAD_GENESIS)."""
     members = genesis_members(genesis)
-    return ChainRules(
-        chain_id=genesis.chain_id, parameters=genesis.parameters, members=members, turns=all_members(members)
-    )
+    return ChainRules(chain_id=genesis.chain_id, parameters=genesis.parameters, members=members)
 
 
 def genesis_tip(genesis: Genesis, state_root: StateRoot) -> ChainTip:
     """Return the tip before the first block; its hash is the genesis hash."""
-    parent_hash = BlockHash(genesis_members(genesis).genesis_hash)
-    return ChainTip(height=Height(0), block_hash=parent_hash, time_ms=genesis.time_ms, state_root=state_root, last=None)
+    members = genesis_members(genesis)
+    return ChainTip(
+        height=Height(0),
+        block_hash=BlockHash(members.genesis_hash),
+        time_ms=genesis.time_ms,
+        state_root=state_root,
+        last=None,
+        turns=first_turns(members.budget),
+    )
 
 
-def next_tip(decided: DecidedBlock, state_root: StateRoot) -> ChainTip:
+def next_tip(tip: ChainTip, decided: DecidedBlock, state_root: StateRoot) -> ChainTip:
     """Return the tip after a decided block that gave this state root."""
+    return tip_at(decided, state_root, next_turns(tip.turns, turn_facts(decided.block)))
+
+
+def tip_at(decided: DecidedBlock, state_root: StateRoot, turns: TurnState) -> ChainTip:
+    """Return the tip of which only the last block is at hand; the turns are those above it."""
     header = decided.block.header
     return ChainTip(
         height=header.height,
@@ -103,6 +113,7 @@ def next_tip(decided: DecidedBlock, state_root: StateRoot) -> ChainTip:
         time_ms=header.time_ms,
         state_root=state_root,
         last=decided,
+        turns=turns,
     )
 
 
@@ -178,13 +189,13 @@ def check_block(
     application.check_transactions(block.transactions)
 
 
-def check_fresh(header: Header, rules: ChainRules, round_: Round, now_ms: Milliseconds) -> None:
+def check_fresh(header: Header, tip: ChainTip, rules: ChainRules, round_: Round, now_ms: Milliseconds) -> None:
     """Verify that a proposal without a valid round brings the proposer's own block of now (rule A52).
 
     Raises:
         RejectionError: WRONG_PROPOSER, or WRONG_TIME more than drift + T(round) away from this member's clock.
     """
-    _check_turn(header, rules.turns, round_)
+    _check_turn(header, tip.turns, round_)
     drift_ms = clock_drift_ms(round_, rules.parameters)
     apart_ms = abs(header.time_ms - now_ms)
     if apart_ms > drift_ms:
@@ -204,10 +215,12 @@ def check_decided(
         RejectionError: What check_block and check_proof give.
     """
     check_block(decided.block, tip, rules, application, check)
-    check_proof(decided, rules, check)
+    check_proof(decided, tip, rules, check)
 
 
-def check_proof(decided: DecidedBlock, rules: ChainRules, check: SignatureCheck = check_signature) -> None:
+def check_proof(
+    decided: DecidedBlock, tip: ChainTip, rules: ChainRules, check: SignatureCheck = check_signature
+) -> None:
     """Verify the commit certificate and, decided in a round above 0, the polkas back to valid round -1 (rule A26).
 
     The round of the earliest polka is the one in which the block was made: its proposer had the turn then.
@@ -222,9 +235,9 @@ def check_proof(decided: DecidedBlock, rules: ChainRules, check: SignatureCheck 
     if commit.round == 0:
         if decided.polkas:
             raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "a decision of round 0 carries no polkas")
-        _check_turn(header, rules.turns, commit.round)
+        _check_turn(header, tip.turns, commit.round)
         return
-    _check_turn(header, rules.turns, _check_polka_chain(decided, rules.members, check))
+    _check_turn(header, tip.turns, _check_polka_chain(decided, rules.members, check))
 
 
 def _check_polka_chain(decided: DecidedBlock, members: MemberSet, check: SignatureCheck) -> Round:

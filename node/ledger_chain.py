@@ -60,7 +60,7 @@ class LedgerChain:
     @property
     def turns(self) -> ProposerOrder:
         """Whose turn it is at the next height."""
-        return self.rules.turns
+        return self.store.tip.turns
 
     def make_block(
         self,
@@ -82,9 +82,10 @@ class LedgerChain:
 
     def check_proposed(self, block: Block, proposal: Proposal, now_ms: Milliseconds) -> None:
         """Raise RejectionError unless the block may follow the tip now."""
+        tip = self.store.tip
         if proposal.valid_round == NO_ROUND:
-            check_fresh(block.header, self.rules, proposal.round, now_ms)
-        check_block(block, self.store.tip, self.rules, self.store, self.check)
+            check_fresh(block.header, tip, self.rules, proposal.round, now_ms)
+        check_block(block, tip, self.rules, self.store, self.check)
 
     def check_decided(self, decided: DecidedBlock) -> None:
         """Raise RejectionError unless the block follows the tip and is proven decided."""

@@ -161,7 +161,7 @@ def replay(
         try:
             decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
             check_decided(decided, tip, rules, ledger, check)
-            tip = next_tip(decided, ledger.apply(decided.block))
+            tip = next_tip(tip, decided, ledger.apply(decided.block))
         except RejectionError as error:
             raise ReplayError(height, error) from error
         _count(report, decided, ledger)

@@ -5,6 +5,7 @@ Rows, beside those of the state (state.py):
     "g"                    the encoded genesis
     "m"                    the tip: height, block hash, state root                          TipRow
     "b" height (8, BE)     an encoded DecidedBlock
+    "w"                    whose turn comes next (turns.py)                                 TurnState
     "i" transaction id     height, index and outcome of a transaction                       TransactionPlace
     "a" record address     which entries refer to a record (references.py)                  RecordReferences
 
@@ -25,9 +26,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from consensus.blocks import BLOCK_BYTES_MAX, DecidedBlock, header_hash
-from consensus.chain import ChainTip, genesis_tip, next_tip
+from consensus.chain import ChainTip, genesis_tip, next_tip, tip_at
 from consensus.encoding import Record, decode, encode
-from consensus.genesis import decode_genesis, genesis_hash
+from consensus.genesis import decode_genesis, genesis_hash, genesis_members
 from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
 from consensus.signing import check_signature
 from storage.errors import StorageError
@@ -61,6 +62,7 @@ from storage.state_tree import prove, root_of_tree
 from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
 from storage.stores.references import RecordReferences, read_references, stage_references
 from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
+from storage.stores.turns import rebuilt_turns, stage_turns, stored_turns
 from storage.tenants import check_admissible
 from storage.transactions import transaction_id
 
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from consensus.blocks import Block
     from consensus.genesis import Genesis
     from consensus.signing import SignatureCheck
+    from consensus.turns import TurnState
     from storage.stores.protocols import RowStore
 
 DECIDED_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1024 * 1024
@@ -184,7 +187,7 @@ class ChainStore:
                 return self._tip
             assert header.height == change.height == self._tip.height + 1, "blocks are appended in order"
             assert header.state_root == self._tip.state_root, "the header commits the state before the block"
-            tip = next_tip(decided, change.state_root)
+            tip = next_tip(self._tip, decided, change.state_root)
             earlier = state_before(self._state, change)
             self._unsure = tip.block_hash, change
             batch = _block_batch(decided, change, tip)
@@ -374,7 +377,21 @@ def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) 
     decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
     if header_hash(decided.block.header) != row.block_hash:
         raise _inconsistent(directory, f"block {row.height} is not the tip's")
-    return next_tip(decided, row.state_root)
+    return tip_at(decided, row.state_root, _turns_after(database, row.height, genesis))
+
+
+def _turns_after(database: RowStore, height: Height, genesis: Genesis) -> TurnState:
+    turns = stored_turns(database, height)
+    if turns is not None:
+        return turns
+
+    def block_at(below: Height) -> DecidedBlock:
+        encoded = database.get(_block_row(below))
+        if encoded is None:
+            raise _inconsistent(database.directory, f"block {below} is missing")
+        return decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
+
+    return rebuilt_turns(height, genesis_members(genesis).budget, block_at)
 
 
 def _inconsistent(directory: Path, what: str) -> StorageError:
@@ -403,6 +420,7 @@ def _block_batch(decided: DecidedBlock, change: StateChange, tip: ChainTip) -> W
 def _stage_tip(batch: WriteBatch, tip: ChainTip) -> None:
     row = TipRow(height=tip.height, block_hash=tip.block_hash, state_root=tip.state_root)
     batch.put(_TIP_ROW, encode(row))
+    stage_turns(batch, tip.turns)
 
 
 def _block_row(height: Height) -> bytes:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
 from consensus.blocks import BLOCK_BYTES_MAX, Block, DecidedBlock, Header, certificate_hash, header_hash
-from consensus.certificates import CommitCertificate, PolkaCertificate, commit_certificate, polka_certificate
+from consensus.certificates import (
+    CommitCertificate,
+    PolkaCertificate,
+    bitmap_of,
+    commit_certificate,
+    polka_certificate,
+)
 from consensus.chain import (
     ChainRules,
     ChainTip,
@@ -38,6 +45,7 @@ from consensus.identifiers import (
     StateRoot,
 )
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
+from consensus.turns import suspensions
 from consensus.vote_keeper import proposal_evidence
 from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_bytes
 from tests.strategies import signing_keys
@@ -116,7 +124,7 @@ def decide(block: Block) -> DecidedBlock:
 
 START = genesis_tip(GENESIS, ROOT)
 FIRST = made_on(START, 1, b"one")
-TIP = next_tip(decide(FIRST), LEDGER.apply(FIRST))
+TIP = next_tip(START, decide(FIRST), LEDGER.apply(FIRST))
 SECOND = made_on(TIP, 2, b"two", b"three")
 
 
@@ -248,17 +256,20 @@ def test_evidence_is_proven_sorted_and_named_by_the_header() -> None:
 
 def test_a_fresh_block_is_its_proposers_and_of_now() -> None:
     header = replace(HEADER, time_ms=Milliseconds(100_000))
-    check_fresh(header, RULES, Round(0), Milliseconds(110_500))
-    check_fresh(header, RULES, Round(0), Milliseconds(89_500))
-    assert reason(lambda: check_fresh(header, RULES, Round(0), Milliseconds(110_501))) is RejectionReason.WRONG_TIME
-    assert reason(lambda: check_fresh(header, RULES, Round(0), Milliseconds(89_499))) is RejectionReason.WRONG_TIME
-    assert reason(lambda: check_fresh(header, RULES, Round(1), Milliseconds(100_000))) is RejectionReason.WRONG_PROPOSER
-    late = replace(header, proposer=MemberIndex(6))
-    check_fresh(late, RULES, Round(4), Milliseconds(111_500))
+
+    def fresh(round_: int, now_ms: int, of: Header = header) -> None:
+        check_fresh(of, TIP, RULES, Round(round_), Milliseconds(now_ms))
+
+    fresh(0, 110_500)
+    fresh(0, 89_500)
+    assert reason(lambda: fresh(0, 110_501)) is RejectionReason.WRONG_TIME
+    assert reason(lambda: fresh(0, 89_499)) is RejectionReason.WRONG_TIME
+    assert reason(lambda: fresh(1, 100_000)) is RejectionReason.WRONG_PROPOSER
+    fresh(4, 111_500, replace(header, proposer=MemberIndex(6)))
 
 
 def proof(block: Block, round_: int, *polkas: PolkaCertificate) -> None:
-    check_proof(DecidedBlock(block=block, commit=commit_of(block, round_), polkas=polkas), RULES)
+    check_proof(DecidedBlock(block=block, commit=commit_of(block, round_), polkas=polkas), TIP, RULES)
 
 
 def test_a_later_decision_needs_its_polkas_back_to_the_first() -> None:
@@ -290,17 +301,42 @@ def test_a_decided_block_was_its_proposers_turn() -> None:
     proof(stolen, 2, polka_of(stolen, 2))
 
 
+def test_a_suspended_member_has_no_turn() -> None:
+    second = MemberIndex(2)
+    without = dataclasses.replace(TIP, turns=replace(TIP.turns, suspended=bitmap_of([second])))
+    assert reason(lambda: check_proof(decide(SECOND), without, RULES)) is RejectionReason.WRONG_PROPOSER
+    assert (
+        reason(lambda: check_fresh(HEADER, without, RULES, Round(0), HEADER.time_ms)) is RejectionReason.WRONG_PROPOSER
+    )
+    check_decided(decide(made_on(without, 3)), without, RULES, LEDGER)  # the third of eight
+
+
+def test_the_turns_of_a_height_follow_from_the_blocks_below() -> None:
+    tip, mute = START, MemberIndex(4)
+    for _ in range(60):
+        height = Height(tip.height + 1)
+        round_ = int(tip.turns.proposer(height, Round(0)) == mute)
+        proposer = tip.turns.proposer(height, Round(round_))
+        last = None if tip.last is None else tip.last.commit
+        block = make_block(tip, RULES, proposer, transactions=(), evidence=(), now_ms=tip.time_ms, parent_commit=last)
+        polkas = (polka_of(block, round_),) if round_ else ()
+        decided = DecidedBlock(block=block, commit=commit_of(block, round_), polkas=polkas)
+        check_decided(decided, tip, RULES, LEDGER)
+        tip = next_tip(tip, decided, LEDGER.apply(block))
+    assert mute in suspensions(tip.turns)
+
+
 def test_a_decision_is_proven_by_its_own_certificate() -> None:
     borrowed = DecidedBlock(block=SECOND, commit=commit_of(FIRST), polkas=())
-    assert reason(lambda: check_proof(borrowed, RULES)) is RejectionReason.WRONG_CERTIFICATE
+    assert reason(lambda: check_proof(borrowed, TIP, RULES)) is RejectionReason.WRONG_CERTIFICATE
     short = DecidedBlock(block=SECOND, commit=commit_of(SECOND, voters=5), polkas=())
-    assert reason(lambda: check_proof(short, RULES)) is RejectionReason.NO_QUORUM
+    assert reason(lambda: check_proof(short, TIP, RULES)) is RejectionReason.NO_QUORUM
 
 
 def test_another_genesis_is_another_chain() -> None:
     elsewhere = chain_rules(replace(GENESIS, time_ms=Milliseconds(1_001)))
     assert elsewhere.members.genesis_hash != GenesisHash(CHAIN)
-    assert reason(lambda: check_proof(decide(SECOND), elsewhere)) is RejectionReason.BAD_SIGNATURE
+    assert reason(lambda: check_proof(decide(SECOND), TIP, elsewhere)) is RejectionReason.BAD_SIGNATURE
     assert isinstance(elsewhere, ChainRules)
 
 

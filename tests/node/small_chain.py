@@ -96,7 +96,7 @@ def small_chain(genesis: Genesis, blocks: int) -> tuple[DecidedBlock, ...]:
     chain: list[DecidedBlock] = []
     for height in range(1, blocks + 1):
         round_ = 1 if height % 3 == 0 else 0
-        proposer = rules.turns.proposer(Height(height), Round(round_))
+        proposer = tip.turns.proposer(Height(height), Round(round_))
         transactions = (grant(genesis, height),) if height % 2 == 0 else ()
         block = make_block(
             tip, rules, proposer, transactions=transactions, evidence=(), now_ms=Milliseconds(2_000 + height)
@@ -104,7 +104,7 @@ def small_chain(genesis: Genesis, blocks: int) -> tuple[DecidedBlock, ...]:
         decided = decide(genesis, block, round_)
         change = apply_block(context, state, block)
         state.commit(change.values, change.pages)
-        tip = next_tip(decided, change.state_root)
+        tip = next_tip(tip, decided, change.state_root)
         chain.append(decided)
     return tuple(chain)
 

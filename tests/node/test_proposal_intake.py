@@ -91,7 +91,7 @@ async def validity(world: World, chain: LedgerChain, *transactions: bytes) -> Va
         run_blocking=at_once,
         wall_ms=lambda: Milliseconds(world.tip.time_ms + 1_000),
     )
-    proposer = world.rules.turns.proposer(Height(world.tip.height + 1), Round(0))
+    proposer = world.tip.turns.proposer(Height(world.tip.height + 1), Round(0))
     block = make_block(
         world.tip,
         world.rules,

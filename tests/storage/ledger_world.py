@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from consensus.blocks import Block, DecidedBlock, header_hash
 from consensus.certificates import commit_certificate
 from consensus.chain import ChainRules, ChainTip, chain_rules, genesis_tip, make_block, next_tip
@@ -206,6 +208,7 @@ class World:
             time_ms=self.tip.time_ms,
             state_root=change.state_root,
             last=None,
+            turns=structs.replace(self.tip.turns, height=height),
         )
         return change
 
@@ -216,7 +219,7 @@ class World:
     def decide(self, *transactions: bytes) -> DecidedBlock:
         """Make, decide and apply a block; every member signs."""
         height = Height(self.tip.height + 1)
-        proposer = self.rules.turns.proposer(height, Round(0))
+        proposer = self.tip.turns.proposer(height, Round(0))
         block = make_block(
             self.tip,
             self.rules,
@@ -228,7 +231,7 @@ class World:
         decided = self.certify(block)
         change = apply_transactions(self.context, self.state, height, transactions)
         self.state.commit(change.values, change.pages)
-        self.tip = next_tip(decided, change.state_root)
+        self.tip = next_tip(self.tip, decided, change.state_root)
         return decided
 
     def certify(self, block: Block) -> DecidedBlock:

@@ -17,6 +17,7 @@ from storage.proofs import check_state_proof, check_transaction_proof
 from storage.state import EntryState, decode_state, entry_key, segment_key
 from storage.stores.blocks import ChainStore, open_chain
 from storage.stores.leveldb import LevelDatabase, WriteBatch
+from storage.stores.turns import TURNS_ROW
 from storage.transactions import CommitObjects, DeleteEntries, EntryName, Extent, transaction_id
 from tests.storage.ledger_world import BUCKET, OTHER_TENANT, TENANT, World, entry, make_genesis, name_tag, segment_id
 
@@ -60,6 +61,21 @@ def test_a_chain_of_blocks_survives_reopening(tmp_path: Path, world: World) -> N
         assert {k: store.value(k) for k in world.state.values} == world.state.values
         append(store, world.decide())
         assert store.tip.height == 4
+
+
+def test_whose_turn_comes_next_is_rebuilt_from_blocks_where_its_row_is_missing(tmp_path: Path, world: World) -> None:
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        for _ in range(6):
+            append(store, world.decide())
+    with LevelDatabase(tmp_path / "chain") as database:
+        assert database.get(TURNS_ROW) == encode(world.tip.turns)
+        batch = WriteBatch()
+        batch.delete(TURNS_ROW)
+        database.write(batch)
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        assert store.tip == world.tip
+        append(store, world.decide())
+        assert store.tip == world.tip
 
 
 def test_transactions_are_found_with_their_outcome(store: ChainStore, world: World) -> None:
