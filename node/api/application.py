@@ -5,7 +5,8 @@
     GET  /v1/blocks/HEIGHT                          a decided block
     GET  /v1/raw/genesis                            the encoded genesis
     GET  /v1/raw/blocks?from=H&count=N              N <= 256 times 4 bytes length (big-endian), DecidedBlock; <= 16 MiB
-    POST /v1/transactions                           body: an encoded Submission (node/submission.py)
+    POST /v1/transactions?wait_s=S                  body: an encoded Submission (node/submission.py); its outcome if a
+                                                    block carries it in time, else 202
     GET  /v1/transactions/ID?wait_s=S               place and outcome; waits up to 30 s for it; 404 while it waits
     GET  /v1/senders/PUBLIC_KEY                     the sequence numbers a sender has used
     GET  /v1/entries?tenant=T&bucket=B&after=B.N&limit=L
@@ -237,25 +238,32 @@ class _Views:
         return Response(b"".join(len(b).to_bytes(4, "big") + b for b in blocks), media_type=OCTETS)
 
     async def submit(self, request: Request) -> Response:
+        wait_s = _seconds(request.query_params.get("wait_s", "0"))
         submission = decode_submission(await _body(request))
         admitted = self._parts.admission.submit(submission)
-        return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
+        place = await self._wait_for(admitted, wait_s)
+        if place is None:
+            return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
+        return json_answer(transaction_answer(place))
 
     async def transaction(self, request: Request) -> Response:
         wanted = TransactionId(_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
-        wait_s = min(_seconds(request.query_params.get("wait_s", "0")), WAIT_S_MAX)
-        place: TransactionPlace | None = None
+        place = await self._wait_for(wanted, _seconds(request.query_params.get("wait_s", "0")))
+        if place is None:
+            state = "waits for a block" if self._parts.mempool.get(wanted) else "is not known here"
+            raise MissingError(f"transaction {wanted.hex()} {state}")
+        return json_answer(transaction_answer(place))
+
+    async def _wait_for(self, wanted: TransactionId, wait_s: float) -> TransactionPlace | None:
+        """Return where a transaction stands, once it does; None when it does not in time."""
         with trio.move_on_after(wait_s):
             while True:
                 appended = self._parts.consensus.appended
                 place = self._store.transaction(wanted)
                 if place is not None or wait_s <= 0:
-                    break
+                    return place
                 await appended.wait()
-        if place is None:
-            state = "waits for a block" if self._parts.mempool.get(wanted) else "is not known here"
-            raise MissingError(f"transaction {wanted.hex()} {state}")
-        return json_answer(transaction_answer(place))
+        return None
 
     async def sender(self, request: Request) -> Response:
         public_key = PublicKey(_hex(request.path_params["public_key"], HASH_BYTES, "public key"))

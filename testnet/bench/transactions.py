@@ -105,9 +105,10 @@ async def _grant(home: ClientHome, owner: SigningKey, chain: HttpChain, keys: Se
     """Let every key act for the tenant; those granted by an earlier run are refused, and that is as good."""
     signer = TransactionSigner(owner, genesis_hash(home.genesis))
     until = Height(await chain.tip_height() + EXPIRY_HEIGHTS)
-    for signing_key in keys:
-        grant = GrantClient(tenant=home.tenant, public_key=signing_key.public, certificate=CERTIFICATE)
-        await chain.submit(signer.sign(grant, until), ())
+    async with trio.open_nursery() as nursery:
+        for signing_key in keys:
+            grant = GrantClient(tenant=home.tenant, public_key=signing_key.public, certificate=CERTIFICATE)
+            nursery.start_soon(submit_and_wait, chain, signer.sign(grant, until), ())
     last = GrantClient(tenant=home.tenant, public_key=keys[-1].public, certificate=CERTIFICATE)
     commit = await submit_and_wait(chain, signer.sign(last, until), ())
     if commit.refusal != FailureReason.GRANT_EXISTS:
