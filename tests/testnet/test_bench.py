@@ -1,0 +1,64 @@
+"""Figures are arithmetic: medians, percentiles, CPU a gigabyte; every measurement that is named can be run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import pytest
+
+from testnet.bench.client import MEASUREMENTS
+from testnet.bench.commands import NAMES
+from testnet.bench.figures import (
+    Better,
+    Figure,
+    Span,
+    cpu_seconds,
+    medians,
+    percentile,
+    rate_of_bytes,
+    rate_of_items,
+)
+from testnet.bench.idle import anonymous_kib
+
+
+def figure(name: str, amount: float, client_cpu_s: float | None = None) -> Figure:
+    return Figure(name=name, amount=amount, unit="", better=Better.HIGHER, reach=2.0, client_cpu_s=client_cpu_s)
+
+
+def test_a_median_is_taken_figure_by_figure() -> None:
+    runs = [[figure("a", 1.0, 9.0), figure("b", 5.0)], [figure("a", 3.0, 7.0)], [figure("a", 2.0, 8.0)]]
+    assert medians(runs) == (figure("a", 2.0, 8.0), figure("b", 5.0))
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, 1.0), (50, 51.0), (99, 100.0), (100, 100.0)])
+def test_a_percentile_is_a_value_that_was_measured(percent: int, expected: float) -> None:
+    assert percentile([float(value) for value in range(100, 0, -1)], percent) == expected
+
+
+def test_bytes_cost_cpu_a_gigabyte_and_items_cpu_a_second() -> None:
+    span = Span(seconds=2.0, client_cpu_s=1.0, nodes_cpu_s=3.0)
+    by_bytes = rate_of_bytes("x", span, 500_000_000, 150.0)
+    assert (by_bytes.amount, by_bytes.client_cpu_s, by_bytes.nodes_cpu_s) == (250.0, 2.0, 6.0)
+    by_items = rate_of_items("x", span, 300, 1_000.0)
+    assert (by_items.amount, by_items.client_cpu_s, by_items.nodes_cpu_s) == (150.0, 0.5, 1.5)
+
+
+@pytest.mark.parametrize(("better", "least", "most"), [(Better.HIGHER, 2.0, 9.0), (Better.LOWER, 0.0, 2.0)])
+def test_a_figure_knows_whether_it_is_reached(better: Better, least: float, most: float) -> None:
+    def is_reached(amount: float) -> bool:
+        return Figure(name="x", amount=amount, unit="", better=better, reach=2.0).is_reached
+
+    assert is_reached(least)
+    assert is_reached(most)
+    assert not is_reached(least - 0.1 if better is Better.HIGHER else most + 0.1)
+
+
+def test_this_process_has_used_cpu_and_memory() -> None:
+    assert cpu_seconds(os.getpid()) > 0
+    assert anonymous_kib(os.getpid()) > 0
+
+
+def test_the_command_names_every_measurement_and_each_is_there() -> None:
+    assert NAMES == MEASUREMENTS
+    assert all(hasattr(importlib.import_module(f"testnet.bench.{name}"), "measure") for name in NAMES)
