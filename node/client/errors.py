@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from node.errors import NodeError, PeerUnreachableError
 from storage.errors import ShardMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from storage.identifiers import SeatIndex
 
 
 class TooFewHoldersError(PeerUnreachableError):
     """Fewer live holders than any write may use: nothing was acknowledged; try again when sites are back."""
 
-    def __init__(self, live: int, needed: int) -> None:
-        super().__init__(f"{live} holders answer and a write needs {needed}: try again when sites are back")
+    def __init__(self, live: int, needed: int, reasons: Mapping[SeatIndex, str]) -> None:
+        """Say how many take writes, how many must, and why each of the others does not."""
+        why = "; ".join(f"seat {seat}: {reason}" for seat, reason in reasons.items())
+        super().__init__(f"{live} holders answer and a write needs {needed}: try again when sites are back ({why})")
         self.live = live
         self.needed = needed
 

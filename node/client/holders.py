@@ -41,6 +41,10 @@ SLOW_SECONDS: Final = 10.0
 """How long reads avoid a holder that was slow."""
 REFUSAL_SECONDS: Final = 2.0
 """How long a holder that refused is left alone with writes."""
+REFUSAL_POLL_SECONDS: Final = 0.05
+"""Refusals end by time alone: nothing announces it."""
+PATIENCE_SECONDS: Final = 3.0
+"""How long a write waits for enough holders before it is refused."""
 
 
 class Holder:
@@ -113,13 +117,25 @@ class HolderPool:
         now = trio.current_time()
         return tuple(seat for seat in self.live() if self._holders[seat].refuses_until <= now)
 
+    async def wait_writable(self, count: int) -> tuple[SeatIndex, ...]:
+        """Return writable() once it has that many seats, or after PATIENCE_SECONDS whatever it has.
+
+        A link that broke or a holder that lagged is back within moments; only sites that are down stay away.
+        """
+        with trio.move_on_after(PATIENCE_SECONDS):
+            while len(self.writable()) < count:
+                with trio.move_on_after(REFUSAL_POLL_SECONDS):
+                    await self.changed()
+        return self.writable()
+
     def link(self, seat: SeatIndex) -> HolderLink | None:
         """Return the link to a seat, None while it is down."""
         return self._holders[seat].link
 
     def down_reasons(self) -> dict[SeatIndex, str]:
-        """Return why each absent seat is down."""
-        return {seat: holder.down_reason for seat, holder in self._holders.items() if holder.link is None}
+        """Return why each seat takes no writes now."""
+        writable = self.writable()
+        return {seat: holder.down_reason for seat, holder in self._holders.items() if seat not in writable}
 
     def faults(self) -> dict[SeatIndex, tuple[str, ...]]:
         """Return what seats sent that was not under the chain's roots."""

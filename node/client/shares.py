@@ -149,7 +149,7 @@ class SegmentWriter:
             if len(segment.stored) >= self._needed(segment):
                 return segment
             await self._code_again(segment)
-        raise TooFewHoldersError(len(self._pool.writable()), self._identity.budget.quorum)
+        raise self._too_few()
 
     async def certify(self, segments: Sequence[StoredSegment], expiry_height: Height) -> tuple[Receipt, ...]:
         """Gather one receipt per holder for all segments of one transaction.
@@ -167,21 +167,26 @@ class SegmentWriter:
             for segment in short:
                 await self._code_again(segment)
                 await self._send(segment)
-        raise TooFewHoldersError(len(self._pool.writable()), self._identity.budget.quorum)
+        raise self._too_few()
 
     def _needed(self, segment: StoredSegment) -> int:
         return segment.shape.k + self._identity.budget.liars
 
-    def _data_columns(self) -> int:
-        admitted = self._pool.writable()
+    async def _data_columns(self) -> int:
+        admitted = await self._pool.wait_writable(self._identity.budget.quorum)
         k = self._identity.budget.data_columns(min(len(admitted), self._identity.columns))
         if k is None:
-            raise TooFewHoldersError(len(admitted), self._identity.budget.quorum)
+            raise self._too_few()
         return k
+
+    def _too_few(self) -> TooFewHoldersError:
+        live = len(self._pool.writable())
+        return TooFewHoldersError(live, self._identity.budget.quorum, self._pool.down_reasons())
 
     async def _code(self, ciphertext: Buffer) -> StoredSegment:
         segment_id = SegmentId(secrets.token_bytes(32))
-        coded = await trio.to_thread.run_sync(code_segment, ciphertext, self._data_columns(), self._identity.columns)
+        k = await self._data_columns()
+        coded = await trio.to_thread.run_sync(code_segment, ciphertext, k, self._identity.columns)
         return StoredSegment(
             segment_id=segment_id,
             shape=coded.shape,

@@ -136,14 +136,35 @@ async def test_a_stuck_holder_is_waited_for_half_a_second_only(
         assert trio.current_time() - began < 1.0
 
 
-async def test_fewer_than_six_live_holders_refuse_writes_and_serve_reads(nine: Nine) -> None:
+async def test_a_write_waits_for_a_holder_that_is_back_within_moments(
+    nine: Nine, virtual_clock: trio.testing.MockClock
+) -> None:
+    plain = contents(200_000)
+    async with nine.client() as client, trio.open_nursery() as nursery:
+        for seat in (0, 2, 5, 8):
+            nine.holders[seat].kill()
+
+        async def come_back() -> None:
+            await trio.sleep(1.0)
+            nine.holders[0].start()
+
+        nursery.start_soon(come_back)
+        assert (await put(client, "kept", plain)).receipts == 6
+
+
+async def test_fewer_than_six_live_holders_refuse_writes_and_serve_reads(
+    nine: Nine, virtual_clock: trio.testing.MockClock
+) -> None:
     plain = contents(200_000)
     async with nine.client() as client:
         for seat in (2, 5, 8):
             nine.holders[seat].kill()
         await put(client, "kept", plain)
         nine.holders[0].kill()
-        with pytest.raises(TooFewHoldersError, match="5 holders answer and a write needs 6"):
+        with pytest.raises(
+            TooFewHoldersError,
+            match=r"5 holders answer and a write needs 6: .* \(seat 0: .*; seat 2: .*; seat 5: .*; seat 8: ",
+        ):
             await put(client, "refused", plain)
         assert await client.get("bucket", "kept") == plain
         nine.holders[1].kill()
