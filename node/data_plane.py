@@ -31,13 +31,14 @@ from storage.stores.units import LevelShardStore
 from storage.tenants import has_granted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from consensus.identifiers import PublicKey, TransactionId
     from node.config import NodeConfig
     from node.node_chain import Appended
     from storage.genesis import Seat
-    from storage.identifiers import SegmentId, TenantId
+    from storage.identifiers import RecordAddress, SegmentId, TenantId
+    from storage.state import SegmentState
     from storage.stores.blocks import ChainStore
     from storage.stores.protocols import ShardName
     from storage.stores.records import RecordStore
@@ -75,9 +76,14 @@ class HolderView:
             known[tenant, peer] = has_granted(self.store, tenant, peer)
         return known[tenant, peer]
 
-    def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
-        """Return those of the segments that are live on the chain."""
-        return frozenset(name for name in segment_ids if self.store.segment(name) is not None)
+    def segment(self, segment_id: SegmentId) -> SegmentState | None:
+        """Return a live segment."""
+        return self.store.segment(segment_id)
+
+    def record_tenant(self, address: RecordAddress) -> TenantId | None:
+        """Return whose entries refer to a record, None when none does."""
+        found = self.store.references(address)
+        return None if found is None else found.tenant
 
 
 def open_shards(config: NodeConfig) -> LevelShardStore:
@@ -116,6 +122,7 @@ class DataPlane:
         view = HolderView(store=chain, members=frozenset(seat.network_key for seat in config.storage_genesis.seats))
         identity = HolderIdentity(
             seat=SeatIndex(config.seat),
+            seats=self._seats,
             signing_key=config.keys.signing,
             genesis_hash=config.genesis_hash,
             receipt_heights=config.storage_genesis.parameters.receipt_heights,

@@ -2,12 +2,13 @@
 
 Rules:
 
-1. Only who writes for a tenant (its own key's grants) stores for it; a member or such a client reads. A granted client
-   reads its own tenant's segments only, and is told of no others.
+1. Only who writes for a tenant (its own key's grants) stores for it, and only columns that placement gives this seat;
+   under an id that the chain knows, only what it has committed. A member or such a client reads. A granted client reads
+   its own tenant's segments and records only, and is told of no others.
 2. A receipt is signed after the shards, the index and the expiry height are durable, and only for shards whose root,
    computed from the units as they arrived, is the root asked for.
-3. A receipt expires at most `receipt_heights` above this node's chain; until then what it vouches for is kept.
-   Afterwards collect() deletes what the chain does not have.
+3. A receipt expires at most `receipt_heights` above this node's chain; until then what it vouches for is kept
+   (own_shards.py deletes what the chain does not have then). What the chain has already waits for nothing.
 4. Damaged leaves are never served: on_corrupt() is called, for repair, and the asker goes elsewhere.
 5. A tenant's uncommitted bytes are bounded (the store: QUEUE_FULL); a nearly full disk refuses too (StoreFullError).
 
@@ -16,7 +17,6 @@ All disk work happens in worker threads, THREADS_MAX at once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, assert_never
@@ -42,6 +42,7 @@ from node.network.shard_messages import (
 )
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.merkle import prove
+from storage.placement import seat_column
 from storage.receipts import Receipt, held_bitmap, sign_receipt
 from storage.segments import SegmentShape
 from storage.stores.protocols import ShardName
@@ -53,12 +54,11 @@ if TYPE_CHECKING:
     from consensus.signing import SigningKey
     from node.network.shard_messages import RequestFrame
     from storage.identifiers import RecordAddress, SeatIndex, SegmentId, TenantId
+    from storage.state import SegmentState
     from storage.stores.protocols import Buffer, ShardStore, StoredShard
 
 THREADS_MAX: Final = 8
 """Enough to share flushes; hashing and LevelDB release the GIL."""
-OPEN_SHARD_S: Final = 600.0
-"""An upload that sends nothing for so long has ended; its sender would start again."""
 RECEIPT_HEIGHTS_DEFAULT: Final = Height(1_000)
 
 CorruptCallback: TypeAlias = Callable[[ShardName], None]
@@ -79,8 +79,12 @@ class HolderChain(Protocol):
         """Tell whether a key acts for a tenant."""
         ...
 
-    def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
-        """Return those of the segments that are live on the chain."""
+    def segment(self, segment_id: SegmentId) -> SegmentState | None:
+        """Return a live segment."""
+        ...
+
+    def record_tenant(self, address: RecordAddress) -> TenantId | None:
+        """Return whose entries refer to a record, None when none does."""
         ...
 
 
@@ -97,6 +101,8 @@ class HolderIdentity:
     """Who signs, for which chain."""
 
     seat: SeatIndex
+    seats: tuple[SeatIndex, ...]
+    """All that placement chooses from."""
     signing_key: SigningKey
     genesis_hash: GenesisHash
     receipt_heights: Height = RECEIPT_HEIGHTS_DEFAULT
@@ -127,18 +133,6 @@ class Holder:
             self.on_corrupt(error.name)
             raise ShardCorruptError(str(error)) from error
 
-    async def collect(self) -> int:
-        """Delete what receipts no longer bind and the chain does not have; return how many shards went."""
-        return await trio.to_thread.run_sync(self._collect, limiter=self._threads)
-
-    async def settle(self, segment_ids: Sequence[SegmentId]) -> None:
-        """Note segments that a block has just committed: they no longer count against their tenants."""
-        await trio.to_thread.run_sync(self._settle, segment_ids, limiter=self._threads)
-
-    async def delete(self, segment_ids: Sequence[SegmentId]) -> None:
-        """Delete every column of segments that the chain has freed."""
-        await trio.to_thread.run_sync(self._delete, segment_ids, limiter=self._threads)
-
     def _answer(self, peer: PublicKey, request: RequestFrame) -> Message:
         body = request.body
         match body:
@@ -156,12 +150,13 @@ class Holder:
             case AskHeld():
                 return self._held(peer, body)
             case ReadRecords():
-                return self._read_records(body)
+                return self._read_records(peer, body)
             case _:
                 assert_never(body)
 
     def _store(self, peer: PublicKey, body: StoreUnits, units: memoryview) -> Message:
         self._require_granted(peer, body.tenant)
+        self._require_wanted(body)
         name = ShardName(body.segment_id, body.column)
         self.shards.put_units(name, body.tenant, SegmentShape(body.segment_bytes, body.k), body.offset, units)
         return Message(Stored())
@@ -175,14 +170,19 @@ class Holder:
         names = [ShardName(item.segment_id, item.column) for item in body.items]
         if len({name.segment_id for name in names}) < len(names):
             raise RejectionError(RejectionReason.MALFORMED, "a segment asked for twice")
+        held: list[int] = []
+        committed: list[ShardName] = []
         finished = self.shards.finish(names, body.expiry_height)
-        held = [
-            position
-            for position, (item, stored) in enumerate(zip(body.items, finished, strict=True))
-            if stored is not None
-            and (stored.tenant, stored.root, stored.shape.shard_bytes)
-            == (body.tenant, item.shard_root, item.shard_bytes)
-        ]
+        for position, (item, stored) in enumerate(zip(body.items, finished, strict=True)):
+            wanted = (body.tenant, item.shard_root, item.shard_bytes)
+            if stored is None or (stored.tenant, stored.root, stored.shape.shard_bytes) != wanted:
+                continue
+            state = self.chain.segment(item.segment_id)
+            if state is None or stored.is_committed_as(state):
+                held.append(position)
+            if state is not None and stored.is_committed_as(state):
+                committed.append(stored.name)
+        self.shards.settle(committed)
         if not held:
             return None
         return sign_receipt(
@@ -210,9 +210,9 @@ class Holder:
             bitmaps.append(sum(1 << column for column in visible))
         return Message(HeldAnswer(columns=tuple(bitmaps)))
 
-    def _read_records(self, body: ReadRecords) -> Message:
-        """Serve sealed records to whoever passed the handshake: only the tenant's key opens them."""
-        found = self.records.read(body.addresses)
+    def _read_records(self, peer: PublicKey, body: ReadRecords) -> Message:
+        """Serve sealed records to members and to clients of their tenant; to others they are not here."""
+        found = self.records.read([address for address in body.addresses if self._may_read_record(peer, address)])
         sealed = [found.get(address, b"") for address in body.addresses]
         return Message(RecordsAnswer(record_bytes=tuple(len(record) for record in sealed)), tuple(sealed))
 
@@ -234,31 +234,29 @@ class Holder:
     def _may_read_stored(self, peer: PublicKey, stored: StoredShard) -> bool:
         return self.chain.is_member(peer) or self.chain.is_granted(peer, stored.tenant)
 
+    def _may_read_record(self, peer: PublicKey, address: RecordAddress) -> bool:
+        if self.chain.is_member(peer):
+            return True
+        tenant = self.chain.record_tenant(address)
+        return tenant is not None and self.chain.is_granted(peer, tenant)
+
+    def _require_wanted(self, body: StoreUnits) -> None:
+        """Refuse a column that is not this seat's, or is not what the chain has committed under its id."""
+        if seat_column(body.segment_id, self.identity.seat, self.identity.seats) != body.column:
+            detail = f"column {body.column} of {body.segment_id.hex()[:16]} is not this seat's"
+            raise RejectionError(RejectionReason.MALFORMED, detail)
+        state = self.chain.segment(body.segment_id)
+        if state is None:
+            return
+        if state.tenant != body.tenant:
+            raise RejectionError(RejectionReason.NOT_GRANTED, "this segment is another tenant's")
+        if (state.k, state.segment_bytes) != (body.k, body.segment_bytes):
+            detail = f"committed with k {state.k} and {state.segment_bytes} bytes"
+            raise RejectionError(RejectionReason.MALFORMED, detail)
+
     def _require_granted(self, peer: PublicKey, tenant: TenantId) -> None:
         if not self.chain.is_granted(peer, tenant):
             raise RejectionError(RejectionReason.NOT_GRANTED, f"{peer.hex()[:16]} does not act for this tenant")
-
-    def _collect(self) -> int:
-        """The chain is at `height`: a commit in the next block may still use a receipt that expires there."""
-        self.shards.abandon_open(before_s=time.monotonic() - OPEN_SHARD_S)
-        height = self.chain.height()
-        expired = [shard.name for shard in self.shards.uncommitted() if shard.expiry_height <= height]
-        committed = self.chain.committed(tuple({name.segment_id for name in expired}))
-        self.shards.settle([name for name in expired if name.segment_id in committed])
-        dead = [name for name in expired if name.segment_id not in committed]
-        self.shards.delete(dead)
-        return len(dead)
-
-    def _settle(self, segment_ids: Sequence[SegmentId]) -> None:
-        self.shards.settle(self._names_of(segment_ids))
-
-    def _delete(self, segment_ids: Sequence[SegmentId]) -> None:
-        self.shards.delete(self._names_of(segment_ids))
-
-    def _names_of(self, segment_ids: Sequence[SegmentId]) -> list[ShardName]:
-        return [
-            ShardName(segment_id, column) for segment_id in segment_ids for column in self.shards.columns_of(segment_id)
-        ]
 
 
 class _DamagedError(ShardCorruptError):

@@ -6,9 +6,9 @@ Every method blocks and is thread-safe as its store is: call it from a worker th
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
-from storage.identifiers import ColumnIndex
 from storage.segments import SegmentShape
 from storage.stores.protocols import ShardName
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from consensus.identifiers import Height
     from node.repair_task import SegmentLedger
-    from storage.identifiers import SegmentId
+    from storage.identifiers import ColumnIndex, SegmentId
     from storage.state import SegmentState
     from storage.stores.protocols import ShardStore
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 COMPACT_BYTES: Final = 64 * 1024 * 1024
 """Deleted bytes worth a compaction: LevelDB gives space back to the disk only then."""
 DELETED_AT_ONCE: Final = 256
+OPEN_SHARD_S: Final = 600.0
+"""An upload that sends nothing for so long has ended; its sender would start again."""
 
 
 class OwnColumns:
@@ -46,12 +48,12 @@ class OwnColumns:
             self._damaged.add(ShardName(segment_id, column))
 
     def has_shard(self, segment_id: SegmentId, column: ColumnIndex) -> bool:
-        """Say whether the whole shard is stored and nothing of it is known to be damaged."""
+        """Say whether the committed shard is stored whole and nothing of it is known to be damaged."""
         name = ShardName(segment_id, column)
         with self._lock:
             if name in self._damaged:
                 return False
-        return self._store.describe(name) is not None
+        return self._is_committed(name)
 
     def replace_shard(self, segment_id: SegmentId, state: SegmentState, column: ColumnIndex, shard: Buffer) -> None:
         """Store a rebuilt shard durably in place of whatever is there."""
@@ -63,19 +65,25 @@ class OwnColumns:
 
     def settle_segments(self, segment_ids: Sequence[SegmentId]) -> None:
         """Note that the chain has committed these segments: their shards count against no limit any more."""
-        self._store.settle(self._names(segment_ids))
+        self._store.settle([name for name in self._names(segment_ids) if self._is_committed(name)])
 
     def delete_segments(self, segment_ids: Sequence[SegmentId]) -> None:
         """Delete all columns of these segments; absent ones are no error."""
-        self._delete([name for name in self._names(segment_ids) if self._store.describe(name) is not None])
+        self._delete(self._names(segment_ids))
 
     def collect_expired(self, height: Height) -> None:
-        """Settle or delete shards whose receipts have expired, by whether the chain has their segment."""
+        """Settle or delete shards whose receipts have expired, by whether the chain has committed just them.
+
+        Uploads that nobody continues go too.
+        """
         expired = [shard.name for shard in self._store.uncommitted() if shard.expiry_height < height]
-        live = {name for name in expired if self._ledger.segment(name.segment_id) is not None}
+        live = {name for name in expired if self._is_committed(name)}
         if live:
             self._store.settle(sorted(live))
-        self._delete([name for name in expired if name not in live])
+        dead = [name for name in expired if name not in live]
+        for start in range(0, len(dead), DELETED_AT_ONCE):
+            self._store.delete_expired(dead[start : start + DELETED_AT_ONCE], height)
+        self._store.abandon_open(before_s=time.monotonic() - OPEN_SHARD_S)
 
     def sweep_dead(self) -> None:
         """Delete the shards of segments that were freed while this process was down; at the start, once caught up."""
@@ -83,7 +91,7 @@ class OwnColumns:
         dead: list[ShardName] = []
         committed: list[ShardName] = []
         for name in self._store.names():
-            is_live = self._ledger.segment(name.segment_id) is not None
+            is_live = self._is_committed(name)
             if is_live and name in waiting:
                 committed.append(name)
             elif not is_live and name not in waiting:
@@ -92,11 +100,19 @@ class OwnColumns:
             self._store.settle(committed)
         # Shards may have been finished, receipted and committed since: look once more, the store first.
         waiting = {shard.name for shard in self._store.uncommitted()}
-        self._delete([name for name in dead if name not in waiting and self._ledger.segment(name.segment_id) is None])
+        self._delete([name for name in dead if name not in waiting and not self._is_committed(name)])
+
+    def _is_committed(self, name: ShardName) -> bool:
+        """Say whether what is stored under a name is what the chain has committed under it: anybody may upload."""
+        state = self._ledger.segment(name.segment_id)
+        stored = None if state is None else self._store.describe(name)
+        return state is not None and stored is not None and stored.is_committed_as(state)
 
     def _names(self, segment_ids: Iterable[SegmentId]) -> list[ShardName]:
         return [
-            ShardName(segment_id, ColumnIndex(column)) for segment_id in segment_ids for column in range(self._columns)
+            ShardName(segment_id, column)
+            for segment_id in segment_ids
+            for column in sorted(self._store.columns_of(segment_id))
         ]
 
     def _delete(self, names: Sequence[ShardName]) -> None:

@@ -140,6 +140,11 @@ class MemoryShardStore:
             if shard is not None and (shard.root is None or shard.expiry_height is not None):
                 self._charges.remove(shard.tenant, shard.shape)
 
+    def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
+        """Forget uncommitted shards that have expired."""
+        waiting = {shard.name for shard in self.uncommitted() if shard.expiry_height < height}
+        self.delete([name for name in names if name in waiting])
+
     def names(self) -> Iterator[ShardName]:
         """Yield every finished shard, in order."""
         yield from sorted(name for name, shard in self._shards.items() if shard.root is not None)

@@ -51,16 +51,20 @@ class OpenShard:
         self.missing_count = unit_count(self.shape)
         self.counters = [None] * self.missing_count
 
+    def check(self, piece: Piece) -> None:
+        """Raise RejectionError (MALFORMED) when a unit of the piece is here with other bytes."""
+        for position, leaf in enumerate(piece.leaves, piece.first_unit * LEAVES_PER_UNIT):
+            if self.leaves[position] not in {None, leaf}:
+                raise RejectionError(RejectionReason.MALFORMED, f"leaf {position} came before with other bytes")
+
     def place(self, piece: Piece, first_counter: int) -> tuple[int, ...]:
         """Note a durable piece; return the counters of units that were there already and are not needed.
 
         Raises:
-            RejectionError: MALFORMED when a unit was there with other bytes; the first stays.
+            RejectionError: As check(); the first stays.
         """
+        self.check(piece)
         first_leaf = piece.first_unit * LEAVES_PER_UNIT
-        for position, leaf in enumerate(piece.leaves, first_leaf):
-            if self.leaves[position] not in {None, leaf}:
-                raise RejectionError(RejectionReason.MALFORMED, f"leaf {position} came before with other bytes")
         self.leaves[first_leaf : first_leaf + len(piece.leaves)] = piece.leaves
         unneeded: list[int] = []
         for position in range(len(piece.units)):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from consensus.identifiers import Height
     from storage.identifiers import ColumnIndex, SegmentId, ShardRoot, TenantId
     from storage.segments import SegmentShape
+    from storage.state import SegmentState
     from storage.stores.leveldb import WriteBatch
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -40,6 +41,12 @@ class StoredShard:
     tenant: TenantId
     shape: SegmentShape
     root: ShardRoot
+
+    def is_committed_as(self, state: SegmentState) -> bool:
+        """Say whether this is, byte for byte, the column that the chain has committed under its segment's id."""
+        here = (self.tenant, self.shape.k, self.shape.segment_bytes, self.root)
+        roots = state.roots[self.name.column : self.name.column + 1]
+        return any(here == (state.tenant, state.k, state.segment_bytes, root) for root in roots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +161,10 @@ class ShardStore(Protocol):
 
     def delete(self, names: Sequence[ShardName]) -> None:
         """Forget shards, finished or not; names not stored here are passed over."""
+        ...
+
+    def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
+        """Forget those of these shards that are uncommitted and expire below a height now; a receipt may prolong."""
         ...
 
     def names(self) -> Iterator[ShardName]:

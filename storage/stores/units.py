@@ -121,6 +121,7 @@ class LevelShardStore:
             return  # a finished shard never changes: what came again is what came before, or is not asked for
         with self._lock:
             shard = self._opened(name, tenant, shape)
+            shard.check(piece)
             all_leaves = shard.all_leaves_with(piece)
             first_counter = self._reserve(len(piece.units) + 1)
         batch = _piece_batch(piece, first_counter)
@@ -128,11 +129,12 @@ class LevelShardStore:
         if all_leaves is not None:
             batch.put(counter_key(leaves_counter), b"".join(all_leaves))
         self._commit.write(batch)
-        with self._lock:
-            shard.touched_s = time.monotonic()
-            unneeded = shard.place(piece, first_counter)
-            if all_leaves is not None and shard.leaves_counter is None:
-                shard.leaves_counter = leaves_counter
+        try:
+            with self._lock:
+                unneeded = self._place(name, shard, piece, first_counter, leaves_counter if all_leaves else None)
+        except RejectionError:  # another piece came first while this one was written
+            self._drop_units(range(first_counter, leaves_counter + 1))
+            raise
         self._drop_units(unneeded)
 
     def finish(self, names: Sequence[ShardName], expiry_height: Height) -> tuple[StoredShard | None, ...]:
@@ -241,19 +243,14 @@ class LevelShardStore:
         for name in names:
             self._drop_open(name)
         with self._index_lock:
-            rows = {name: row for name in names if (row := self._reader.row(name)) is not None}
-            if not rows:
-                return
-            batch = WriteBatch()
-            for name, row in rows.items():
-                batch.delete(shard_key(SHARD_ROWS, name))
-                batch.delete(shard_key(PENDING_ROWS, name))
-                batch.put(GARBAGE_ROWS + counter_key(row.leaves_counter), encode(GarbageRow(runs=all_runs(row))))
-            deleted_bytes = sum(shape_of(row).shard_bytes for row in rows.values())
-            self._write_index(batch, added_bytes=-deleted_bytes, purpose=WritePurpose.CONSENSUS)
-            for name in rows:
-                self._forget(name)
-            self._delete_garbage([all_runs(row) for row in rows.values()])
+            self._delete_finished(names)
+
+    def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
+        """Forget uncommitted shards that have expired; see ShardStore."""
+        with self._index_lock:  # finish() holds it too: what it prolongs is seen here, or is gone when it looks
+            with self._lock:
+                pending = {name: self._pending[name] for name in names if name in self._pending}
+            self._delete_finished([name for name, found in pending.items() if found.expiry_height < height])
 
     def names(self) -> Iterator[ShardName]:
         """Yield every finished shard, in order."""
@@ -281,6 +278,22 @@ class LevelShardStore:
         """Release the directory."""
         self._units.close()
         self._index.close()
+
+    def _delete_finished(self, names: Sequence[ShardName]) -> None:
+        """Delete finished shards. The caller holds the index lock."""
+        rows = {name: row for name in names if (row := self._reader.row(name)) is not None}
+        if not rows:
+            return
+        batch = WriteBatch()
+        for name, row in rows.items():
+            batch.delete(shard_key(SHARD_ROWS, name))
+            batch.delete(shard_key(PENDING_ROWS, name))
+            batch.put(GARBAGE_ROWS + counter_key(row.leaves_counter), encode(GarbageRow(runs=all_runs(row))))
+        deleted_bytes = sum(shape_of(row).shard_bytes for row in rows.values())
+        self._write_index(batch, added_bytes=-deleted_bytes, purpose=WritePurpose.CONSENSUS)
+        for name in rows:
+            self._forget(name)
+        self._delete_garbage([all_runs(row) for row in rows.values()])
 
     def _start(self) -> None:
         """Delete what a crash left over, and learn what is uncommitted."""
@@ -332,6 +345,20 @@ class LevelShardStore:
             shard = self._open[name] = OpenShard(tenant, shape, time.monotonic())
         _require_same(shard.tenant, shard.shape, tenant, shape)
         return shard
+
+    def _place(
+        self, name: ShardName, shard: OpenShard, piece: Piece, first_counter: int, leaves_counter: int | None
+    ) -> list[int]:
+        """Note a durable piece; return the counters that are not needed after all. The caller holds the lock."""
+        if self._open.get(name) is not shard:  # finished by the same pieces meanwhile, or deleted
+            return list(range(first_counter, first_counter + len(piece.units) + 1))
+        shard.touched_s = time.monotonic()
+        unneeded = list(shard.place(piece, first_counter))
+        if leaves_counter is not None and shard.leaves_counter is None:
+            shard.leaves_counter = leaves_counter
+        elif leaves_counter is not None:
+            unneeded.append(leaves_counter)
+        return unneeded
 
     def _reserve(self, count: int) -> int:
         """Return the first of `count` new counters. The caller holds the lock."""

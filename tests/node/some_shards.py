@@ -43,17 +43,18 @@ class Ledger:
     """Implements SegmentLedger on a set of live segments."""
 
     live: set[SegmentId] = field(default_factory=set[SegmentId])
+    state: SegmentState = STATE
     on_question: Callable[[SegmentId], None] = lambda _: None
 
     def segment(self, segment_id: SegmentId) -> SegmentState | None:
         self.on_question(segment_id)
-        return STATE if segment_id in self.live else None
+        return self.state if segment_id in self.live else None
 
     def segments(self, *, after: SegmentId | None = None, limit: int = 512) -> Sequence[tuple[SegmentId, SegmentState]]:
-        return [(known, STATE) for known in sorted(self.live) if known > (after or b"")][:limit]
+        return [(known, self.state) for known in sorted(self.live) if known > (after or b"")][:limit]
 
 
-def keep(store: ShardStore, *names: ShardName, expiry: int = 10) -> None:
+def keep(store: ShardStore, *names: ShardName, expiry: int = 10, tenant: TenantId = TENANT) -> None:
     for kept in names:
-        store.put_units(kept, TENANT, SHAPE, 0, SHARD)
+        store.put_units(kept, tenant, SHAPE, 0, SHARD)
     store.finish(names, Height(expiry))

@@ -81,8 +81,8 @@ class Place:
             await trio.testing.wait_all_tasks_blocked(0.002)
             self.clock.jump(0.1)
 
-    def hold(self, *numbers: int) -> None:
-        keep(self.store, *(ShardName(segment(number), own_column(number)) for number in numbers))
+    def hold(self, *numbers: int, tenant: TenantId = TENANT) -> None:
+        keep(self.store, *(ShardName(segment(number), own_column(number)) for number in numbers), tenant=tenant)
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ async def test_what_is_reported_together_is_one_signed_transaction(clock: trio.t
 async def test_each_tenant_has_a_transaction_of_its_own(clock: trio.testing.MockClock) -> None:
     async with completing(clock, 1, 2) as place:
         place.chain.tenants[segment(2)] = OTHER
-        place.hold(1, 2)
+        place.hold(1)
+        place.hold(2, tenant=OTHER)
         place.task.report(segment(1))
         place.task.report(segment(2))
         await place.until(lambda: len(place.chain.taken) == 2)

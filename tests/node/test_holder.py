@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import pytest
 import trio
 
@@ -36,6 +37,7 @@ from storage.identifiers import UNIT_BYTES, ColumnIndex, RecordAddress, SeatInde
 from storage.merkle import check_range, check_shard, leaf_hashes, root_of
 from storage.receipts import ReceiptItem, check_receipt, held_positions
 from storage.segments import SegmentShape, code_segment
+from storage.state import SegmentState
 from storage.stores.memory import MemoryShardStore
 from storage.stores.protocols import ShardName
 from storage.stores.units import LevelShardStore
@@ -54,6 +56,7 @@ RIVALS: Final = TenantId(b"v" * 16)
 GENESIS: Final = GenesisHash(b"g" * 32)
 SIGNING_KEY: Final = SigningKey(b"s" * 32)
 SEAT: Final = SeatIndex(4)
+SEATS: Final = tuple(SeatIndex(seat) for seat in range(9))
 COLUMN: Final = ColumnIndex(2)
 START: Final = Height(10)
 SHAPE: Final = SegmentShape(500_000, 6)
@@ -67,7 +70,8 @@ class Chain:
 
     members: set[PublicKey] = field(default_factory=lambda: {MEMBER})
     grants: set[tuple[PublicKey, TenantId]] = field(default_factory=lambda: {(CLIENT, TENANT), (RIVAL, RIVALS)})
-    live: set[SegmentId] = field(default_factory=set[SegmentId])
+    live: dict[SegmentId, SegmentState] = field(default_factory=dict[SegmentId, SegmentState])
+    records: dict[RecordAddress, TenantId] = field(default_factory=dict[RecordAddress, TenantId])
     at: Height = START
 
     def height(self) -> Height:
@@ -79,8 +83,11 @@ class Chain:
     def is_granted(self, peer: PublicKey, tenant: TenantId) -> bool:
         return (peer, tenant) in self.grants
 
-    def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
-        return frozenset(self.live & set(segment_ids))
+    def segment(self, segment_id: SegmentId) -> SegmentState | None:
+        return self.live.get(segment_id)
+
+    def record_tenant(self, address: RecordAddress) -> TenantId | None:
+        return self.records.get(address)
 
 
 @dataclass
@@ -103,7 +110,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.holder = Holder(
-            identity=HolderIdentity(seat=SEAT, signing_key=SIGNING_KEY, genesis_hash=GENESIS),
+            identity=HolderIdentity(seat=SEAT, seats=SEATS, signing_key=SIGNING_KEY, genesis_hash=GENESIS),
             shards=self.shards,
             records=self.records,
             chain=self.chain,
@@ -125,7 +132,20 @@ class Place:
 
 
 def _segment(number: int) -> SegmentId:
-    return SegmentId(bytes([number]) * 32)
+    """Return one of the ids whose column 2 lies at seat 4."""
+    return SegmentId((2).to_bytes(8, "big") + bytes([number]) * 24)
+
+
+def _committed(*, tenant: TenantId = TENANT, k: int = SHAPE.k, root: ShardRoot = ROOT) -> SegmentState:
+    return SegmentState(
+        tenant=tenant,
+        k=k,
+        segment_bytes=SHAPE.segment_bytes,
+        roots=(root,) * 9,
+        columns=(),
+        references=1,
+        height=Height(1),
+    )
 
 
 def _store(segment_id: SegmentId, offset: int, tenant: TenantId = TENANT) -> StoreUnits:
@@ -227,25 +247,61 @@ async def test_a_damaged_leaf_is_reported_and_never_served() -> None:
     assert place.corrupt == [name]
 
 
-async def test_what_no_receipt_binds_and_no_block_has_is_collected() -> None:
+async def test_a_column_that_lies_elsewhere_is_refused() -> None:
     place = Place()
-    for number in (1, 2, 3):
-        await place.store(_segment(number))
-    await place.receipt(_item(1), _item(2), expiry=20)
-    await place.receipt(_item(3), expiry=21)
-    place.chain.live.add(_segment(2))
-    place.chain.at = Height(19)
-    assert await place.holder.collect() == 0
-    place.chain.at = Height(20)
-    assert await place.holder.collect() == 1
-    assert [name.segment_id for name in place.shards.names()] == [_segment(2), _segment(3)]
-    assert [shard.name.segment_id for shard in place.shards.uncommitted()] == [_segment(3)]
-    await place.holder.settle((_segment(3), _segment(9)))
-    place.chain.at = Height(1_000)
-    assert await place.holder.collect() == 0
+    for column in range(9):
+        body = msgspec.structs.replace(_store(_segment(1), 0), column=ColumnIndex(column))
+        if column != COLUMN:
+            with pytest.raises(RejectionError, match=f"column {column} of .* is not this seat's"):
+                await place.ask(CLIENT, body, SHARD[:UNIT_BYTES])
     assert place.shards.uncommitted_bytes(TENANT) == 0
-    await place.holder.delete((_segment(2), _segment(3), _segment(9)))
-    assert list(place.shards.names()) == []
+
+
+@pytest.mark.parametrize(
+    ("committed", "reason"),
+    [(_committed(tenant=RIVALS), RejectionReason.NOT_GRANTED), (_committed(k=5), RejectionReason.MALFORMED)],
+)
+async def test_nothing_else_is_stored_under_a_committed_id(committed: SegmentState, reason: RejectionReason) -> None:
+    place = Place()
+    place.chain.live[_segment(1)] = committed
+    with pytest.raises(RejectionError) as refused:
+        await place.store(_segment(1))
+    assert refused.value.reason is reason
+    assert place.shards.uncommitted_bytes(TENANT) == 0
+
+
+async def test_nothing_else_is_signed_under_a_committed_id() -> None:
+    """Stored before the chain had the segment: of another root, another tenant, another k."""
+    place = Place()
+    for number in (1, 2, 3, 4):
+        await place.store(_segment(number))
+    place.chain.live |= {
+        _segment(1): _committed(root=ShardRoot(b"x" * 32)),
+        _segment(2): _committed(tenant=RIVALS),
+        _segment(3): _committed(k=5),
+        _segment(4): _committed(),
+    }
+    receipt = (await place.receipt(_item(1), _item(2), _item(3), _item(4))).receipt
+    assert receipt is not None
+    assert held_positions(receipt.held, 4) == (3,)
+
+
+async def test_what_is_brought_after_its_commit_is_not_charged() -> None:
+    place = Place()
+    place.chain.live[_segment(1)] = _committed()
+    await place.store(_segment(1))
+    assert place.shards.uncommitted_bytes(TENANT) == len(SHARD)
+    assert (await place.receipt(_item(1))).receipt is not None
+    assert (place.shards.uncommitted_bytes(TENANT), place.shards.uncommitted()) == (0, ())
+
+
+async def test_records_are_served_to_members_and_to_their_tenant_alone() -> None:
+    ours, rivals, unreferenced = (RecordAddress(bytes([number]) * 32) for number in (1, 2, 3))
+    place = Place(records=Records({ours: b"ours", rivals: b"the rival's", unreferenced: b"proposed"}))
+    place.chain.records |= {ours: TENANT, rivals: RIVALS}
+    for peer, lengths in ((MEMBER, (4, 11, 8)), (CLIENT, (4, 0, 0)), (RIVAL, (0, 11, 0))):
+        answer = await place.ask(peer, ReadRecords(addresses=(ours, rivals, unreferenced)))
+        assert answer.body == RecordsAnswer(record_bytes=lengths)
 
 
 async def test_records_are_served_in_the_order_asked() -> None:

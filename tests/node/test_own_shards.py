@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from storage.identifiers import ColumnIndex, SegmentId
 from storage.stores.memory import MemoryShardStore
 from storage.stores.protocols import ShardName, ShardStore
 from storage.stores.units import LevelShardStore
-from tests.node.some_shards import COLUMNS, SHARD, STATE, Ledger, keep, name, segment
+from tests.node.some_shards import COLUMNS, SHAPE, SHARD, STATE, TENANT, Ledger, keep, name, segment
 
 
 @pytest.fixture(params=["memory", "level"])
@@ -44,6 +45,47 @@ def test_expired_shards_go_unless_the_chain_took_them(store: ShardStore) -> None
     own.collect_expired(Height(11))
     assert list(store.names()) == [name(2), name(3)]
     assert [shard.name for shard in store.uncommitted()] == [name(3)]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"tenant": b"v" * 16}, {"k": 5}, {"segment_bytes": 4_999}, {"roots": (bytes(32),) * COLUMNS}]
+)
+def test_garbage_under_a_committed_id_is_missing_and_goes(store: ShardStore, changed: dict[str, object]) -> None:
+    """It is neither taken for the shard, nor settled as committed, and it is replaced by what repair rebuilds."""
+    keep(store, name(1), name(2), expiry=10)
+    store.settle([name(2)])
+    ledger = Ledger({segment(1), segment(2)}, msgspec.structs.replace(STATE, **changed))
+    own = OwnColumns(store, ledger, COLUMNS)
+    assert not own.has_shard(segment(1), ColumnIndex(2))
+    own.settle_segments([segment(1)])
+    assert [shard.name for shard in store.uncommitted()] == [name(1)]
+    own.collect_expired(Height(11))
+    own.sweep_dead()
+    assert list(store.names()) == []
+    keep(store, name(1))
+    ledger.state = STATE
+    own.replace_shard(segment(1), STATE, ColumnIndex(2), SHARD)
+    assert own.has_shard(segment(1), ColumnIndex(2))
+
+
+def test_a_receipt_that_prolongs_a_shard_while_it_is_collected_keeps_it(store: ShardStore) -> None:
+    keep(store, name(1), expiry=10)
+
+    def prolong(_asked: SegmentId) -> None:
+        store.finish([name(1)], Height(20))
+
+    OwnColumns(store, Ledger(on_question=prolong), COLUMNS).collect_expired(Height(11))
+    assert [(shard.name, shard.expiry_height) for shard in store.uncommitted()] == [(name(1), 20)]
+
+
+def test_an_upload_that_nobody_continues_is_forgotten(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put_units(name(1), TENANT, SHAPE, 0, SHARD)
+    own = OwnColumns(store, Ledger(), COLUMNS)
+    own.collect_expired(Height(1))
+    assert store.uncommitted_bytes(TENANT) > 0
+    monkeypatch.setattr(own_shards, "OPEN_SHARD_S", -1.0)
+    own.collect_expired(Height(1))
+    assert store.uncommitted_bytes(TENANT) == 0
 
 
 def test_the_sweep_drops_the_dead_and_settles_the_living(store: ShardStore) -> None:

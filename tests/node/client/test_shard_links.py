@@ -22,6 +22,7 @@ from node.network.certificates import make_certificate
 from node.network.shard_channel import ShardServer
 from storage.genesis import Seat, storage_genesis
 from storage.identifiers import RecordAddress, SeatIndex, SegmentId, TenantId
+from storage.state import SegmentState, read_state, segment_key
 from storage.stores.protocols import ShardName
 from storage.stores.units import LevelShardStore
 from tests.node.client.nine import SEATS, Nine
@@ -42,8 +43,11 @@ class ChainOf:
     def is_granted(self, peer: PublicKey, tenant: TenantId) -> bool:
         return (peer, tenant) == (self.nine.home.signing_key.public, self.nine.home.tenant)
 
-    def committed(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
-        return frozenset(name for name in segment_ids if self.nine.chain.segment_now(name) is not None)
+    def segment(self, segment_id: SegmentId) -> SegmentState | None:
+        return read_state(self.nine.chain.state, segment_key(segment_id), SegmentState)
+
+    def record_tenant(self, address: RecordAddress) -> TenantId | None:
+        return self.nine.home.tenant if address in self.nine.chain.records else None
 
     def read(self, addresses: Sequence[RecordAddress]) -> Mapping[RecordAddress, bytes]:
         return {name: self.nine.chain.records[name] for name in addresses if name in self.nine.chain.records}
@@ -65,6 +69,7 @@ class ChannelNine:
         chain = ChainOf(self.nine)
         identity = HolderIdentity(
             seat=seat,
+            seats=tuple(SeatIndex(index) for index in range(SEATS)),
             signing_key=self.nine.holders[seat].signing_key,
             genesis_hash=self.nine.genesis_hash,
         )

@@ -18,6 +18,7 @@ from storage.errors import ShardCorruptError, ShardMissingError, StorageError, S
 from storage.identifiers import LEAF_BYTES, UNIT_BYTES, ColumnIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import check_range, leaf_hashes, prove, root_of
 from storage.segments import SegmentShape
+from storage.stores.group_commit import GroupCommit
 from storage.stores.leveldb import DamageRule, LevelDatabase, LevelOptions, WriteBatch, free_bytes
 from storage.stores.memory import MemoryShardStore
 from storage.stores.protocols import ShardName, ShardStore
@@ -117,6 +118,56 @@ def test_a_piece_with_other_bytes_or_shape_or_tenant_is_refused(store: ShardStor
             store.put_units(NAME, OTHER, SHAPE, 0, SHARD[:UNIT_BYTES])
         assert refused.value.reason is RejectionReason.NOT_GRANTED
     assert _read(store) == SHARD
+
+
+def test_refused_units_do_not_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that conflict with what is here, nor those that lose a race against other bytes."""
+    store = LevelShardStore(tmp_path)
+    store.put_units(NAME, TENANT, SHAPE, 0, SHARD[:UNIT_BYTES])
+    with pytest.raises(RejectionError, match="other bytes"):
+        store.put_units(NAME, TENANT, SHAPE, 0, bytes(2 * UNIT_BYTES))
+    write = GroupCommit.write
+
+    def overtaken(commit: GroupCommit, batch: WriteBatch) -> None:
+        monkeypatch.setattr(GroupCommit, "write", write)
+        store.put_units(NAME, TENANT, SHAPE, UNIT_BYTES, SHARD[UNIT_BYTES : 2 * UNIT_BYTES])
+        write(commit, batch)
+
+    monkeypatch.setattr(GroupCommit, "write", overtaken)
+    with pytest.raises(RejectionError, match="other bytes"):
+        store.put_units(NAME, TENANT, SHAPE, UNIT_BYTES, bytes(UNIT_BYTES))
+    store.close()
+    assert list(_unit_rows(tmp_path).values()) == [SHARD[:UNIT_BYTES], SHARD[UNIT_BYTES : 2 * UNIT_BYTES]]
+
+
+def test_units_of_a_shard_that_was_deleted_while_they_were_written_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LevelShardStore(tmp_path)
+    write = GroupCommit.write
+
+    def deleted_meanwhile(commit: GroupCommit, batch: WriteBatch) -> None:
+        monkeypatch.setattr(GroupCommit, "write", write)
+        write(commit, batch)
+        store.delete((NAME,))
+
+    monkeypatch.setattr(GroupCommit, "write", deleted_meanwhile)
+    store.put_units(NAME, TENANT, SHAPE, 0, SHARD)
+    assert (store.finish((NAME,), EXPIRY), store.uncommitted_bytes(TENANT)) == ((None,), 0)
+    store.close()
+    assert _unit_rows(tmp_path) == {}
+
+
+def test_an_expired_shard_that_a_receipt_prolongs_is_not_deleted(store: ShardStore) -> None:
+    other = ShardName(SegmentId(b"2" * 32), ColumnIndex(0))
+    settled = ShardName(SegmentId(b"3" * 32), ColumnIndex(0))
+    for name in (NAME, other, settled):
+        _put(store, name)
+    store.finish((NAME, other, settled), EXPIRY)
+    store.settle((settled,))
+    store.finish((NAME,), Height(200))
+    store.delete_expired((NAME, other, settled), Height(101))
+    assert list(store.names()) == sorted((NAME, settled))
 
 
 def test_a_tenants_uncommitted_bytes_are_bounded(tmp_path: Path) -> None:
