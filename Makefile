@@ -1,5 +1,5 @@
 # make demo, make test: each sets everything up by itself. Needs Python 3.11+, make and a C toolchain.
-.PHONY: setup demo test testnet campaign lint types lock
+.PHONY: setup demo test testnet campaign lint types lock spec
 
 PYTHON := .venv/bin/python
 PURE_TESTS := $(sort $(wildcard tests/consensus/test_*.py tests/storage/test_*.py))
@@ -29,6 +29,16 @@ types: .venv/.ready
 # Every check and test; .ci/run calls it.
 test: lint types
 	@.venv/bin/pytest
+
+# The executable specification (docs/spec/README.md): EFFORT is sample, full or campaign (an hour, 5 GB).
+EFFORT := full
+SPEC_SOURCES := $(wildcard docs/spec/package*.json) docs/spec/.npmrc .ci/spec-tools
+
+spec: .venv/.ready .build/spec/.ready
+	@$(PYTHON) docs/spec/check.py --effort $(EFFORT)
+
+.build/spec/.ready: $(SPEC_SOURCES)
+	@./.ci/spec-tools
 
 # A long run of the properties, one file at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
