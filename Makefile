@@ -30,7 +30,7 @@ types: .venv/.ready
 test: lint types
 	@.venv/bin/pytest
 
-# The executable specification (docs/spec/README.md): EFFORT is sample, full or campaign (an hour, 5 GB).
+# The executable specification (docs/spec/README.md): EFFORT is sample, full or campaign (long, 5 GB).
 EFFORT := full
 SPEC_SOURCES := $(wildcard docs/spec/package*.json) docs/spec/.npmrc .ci/spec-tools
 

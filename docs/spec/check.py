@@ -102,7 +102,6 @@ SAFETY: tuple[Check, ...] = (
     Exhaustive(name="nine-accuse-nobody", model="rounds", macros=f"{NINE} ROUNDS=3 ACCOUNTABILITY", effort=FULL),
     Exhaustive(name="four-agree-4", model="rounds", macros=f"{FOUR} ROUNDS=4 AGREEMENT LOCK_SAFETY", effort=FULL),
     Exhaustive(name="four-accuse-4", model="rounds", macros=f"{FOUR} ROUNDS=4 ACCOUNTABILITY", effort=FULL),
-    Exhaustive(name="nine-agree-4", model="rounds", macros=f"{NINE} ROUNDS=4 AGREEMENT LOCK_SAFETY", effort=CAMPAIGN),
     Exhaustive(
         name="liars-beyond-accuse", model="rounds", macros="N=4 Q=3 LIARS=2 ROUNDS=3 ACCOUNTABILITY", effort=FULL
     ),
@@ -183,7 +182,7 @@ QUINT_CHECKS: tuple[Check, ...] = (
         invariants=AGREEMENT,
         steps=80,
         samples=1,
-        campaign_samples=500,
+        campaign_samples=100,
         effort=CAMPAIGN,
     ),
     Walk(
