@@ -69,6 +69,8 @@ class MemoryHolder:
     )
     links: list[MemoryLink] = field(default_factory=list["MemoryLink"])
     alive: bool = True
+    back_after_dials: int | None = None
+    """Refused this often, it is alive again."""
     stuck: bool = False
     lying: bool = False
     full: bool = False
@@ -324,6 +326,10 @@ class Nine:
         holder = self.holders[seat]
         if holder.stuck:
             await trio.sleep_forever()
+        if holder.back_after_dials is not None:
+            holder.back_after_dials -= 1
+            if holder.back_after_dials == 0:
+                holder.start()
         if not holder.alive:
             raise PeerUnreachableError(f"seat {seat}: connection refused")
         link = MemoryLink(holder)

@@ -140,15 +140,10 @@ async def test_a_write_waits_for_a_holder_that_is_back_within_moments(
     nine: Nine, virtual_clock: trio.testing.MockClock
 ) -> None:
     plain = contents(200_000)
-    async with nine.client() as client, trio.open_nursery() as nursery:
+    async with nine.client() as client:
         for seat in (0, 2, 5, 8):
             nine.holders[seat].kill()
-
-        async def come_back() -> None:
-            await trio.sleep(1.0)
-            nine.holders[0].start()
-
-        nursery.start_soon(come_back)
+        nine.holders[0].back_after_dials = 3
         assert (await put(client, "kept", plain)).receipts == 6
 
 
