@@ -2,7 +2,7 @@
 
 `apply(state, input) -> (state, outputs)`. The driver says what is true (a proposal is here, a quorum is here); this
 file says what follows. Each branch cites the paper's line. Two branches are stricter than the paper: L22 prevotes only
-when nothing is locked, L28 only when the lock is not later than the valid round, never because the same block is locked
+when nothing is locked, L28 only when the lock is earlier than the valid round, or is the valid round's own
 (docs/decisions/0002-stricter-prevotes.md). An input that no rule expects in this state changes nothing.
 """
 
@@ -228,7 +228,8 @@ def may_prevote(state: RoundState, given: FreshProposal | ProvenProposal) -> boo
         return False
     if isinstance(given, FreshProposal):
         return state.locked is None
-    return state.locked is None or state.locked.round <= given.valid_round
+    earliest = RoundValue(round=given.valid_round, block_hash=given.block_hash)
+    return state.locked is None or state.locked.round < given.valid_round or state.locked == earliest
 
 
 def _start_round(state: RoundState, given: RoundStarted) -> Transition:

@@ -16,6 +16,7 @@ settings.register_profile("campaign", settings.get_profile("default"), max_examp
 settings.load_profile(os.environ.get("GRANDEST_HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lives under tests/integration, and give it one worker: nine processes at a time are enough."""
     for item in items:

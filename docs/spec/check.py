@@ -111,13 +111,11 @@ SAFETY: tuple[Check, ...] = (
         macros="N=9 Q=6 LIARS=3 ROUNDS=3 ACCOUNTABILITY",
         effort=CAMPAIGN,
     ),
+    Exhaustive(name="fork-named", model="rounds", macros="N=4 Q=3 LIARS=2 ROUNDS=3 CULPRITS"),
     Exhaustive(
-        name="fork-named-with-polka-0", model="rounds", macros="N=4 Q=3 LIARS=2 ROUNDS=3 CULPRITS POLKA_OF_ROUND_0"
-    ),
-    Exhaustive(
-        name="remedy-accuses-nobody",
+        name="any-block-named-with-polka-0",
         model="rounds",
-        macros="N=4 Q=3 LIARS=2 ROUNDS=3 ACCOUNTABILITY SAME_ROUND_SAME_VALUE",
+        macros="N=4 Q=3 LIARS=2 ROUNDS=3 CULPRITS ANY_BLOCK_OF_THE_ROUND POLKA_OF_ROUND_0",
         effort=FULL,
     ),
 )
@@ -153,10 +151,13 @@ MUTANTS: tuple[Check, ...] = (
     Exhaustive(
         name="mutant-no-earlier-polka", model="healing", macros=f"{NINE} BOUND=5 NO_EARLIER_POLKA", expected=BROKEN
     ),
-    # Not mutants: where the rules as they stand fall short (README.md, "What the models found").
     Exhaustive(
-        name="found-fork-after-round-0", model="rounds", macros="N=9 Q=6 LIARS=3 ROUNDS=2 CULPRITS", expected=BROKEN
+        name="mutant-any-block-of-the-round",
+        model="rounds",
+        macros="N=9 Q=6 LIARS=3 ROUNDS=2 CULPRITS ANY_BLOCK_OF_THE_ROUND",
+        expected=BROKEN,
     ),
+    # Not a mutant: where the rules as they stand fall short (README.md, "What the models found").
     Exhaustive(
         name="found-liars-and-fast-nil",
         model="healing",

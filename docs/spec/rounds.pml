@@ -32,19 +32,19 @@
 #define HAS_POLKA(r, v) (polka_of[(r) * 2 + (v)])
 
 /* The lock rule: L22 and L28 as we have them, or a mutant. */
-#define STRICT(l, v, vr) ((l) == 0 || ((vr) != FRESH && LOCK_ROUND(l) <= (vr) - 1))
+#define NOT_LATER(l, v, vr) ((l) == 0 || ((vr) != FRESH && LOCK_ROUND(l) <= (vr) - 1))
 #if defined(NO_LOCK)
 #define MAY(l, v, vr) true
 #elif defined(PAPER)
-#define MAY(l, v, vr) (STRICT(l, v, vr) || ((vr) != FRESH && LOCK_VALUE(l) == (v)))
-#elif defined(SAME_ROUND_SAME_VALUE)
-#define MAY(l, v, vr) ((l) == 0 || ((vr) != FRESH && (LOCK_ROUND(l) < (vr) - 1 || (LOCK_ROUND(l) == (vr) - 1 && LOCK_VALUE(l) == (v)))))
+#define MAY(l, v, vr) (NOT_LATER(l, v, vr) || ((vr) != FRESH && LOCK_VALUE(l) == (v)))
+#elif defined(ANY_BLOCK_OF_THE_ROUND)
+#define MAY(l, v, vr) NOT_LATER(l, v, vr)
 #else
-#define MAY(l, v, vr) STRICT(l, v, vr)
+#define MAY(l, v, vr) ((l) == 0 || ((vr) != FRESH && (LOCK_ROUND(l) < (vr) - 1 || (LOCK_ROUND(l) == (vr) - 1 && LOCK_VALUE(l) == (v)))))
 #endif
 
 /* Forgetting a lock: a precommit of round s and, later, a prevote of another value with a valid round this much older. */
-#if defined(SAME_ROUND_SAME_VALUE)
+#if !defined(ANY_BLOCK_OF_THE_ROUND) && !defined(PAPER)
 #define FORGOT(vr, s) ((vr) - 1 <= (s))
 #define NAMES(vr, s) true
 #else
