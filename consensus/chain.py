@@ -26,7 +26,7 @@ from consensus.blocks import (
 from consensus.certificates import check_commit, check_polka
 from consensus.encoding import encode
 from consensus.errors import RejectionError, RejectionReason
-from consensus.evidence import check_evidence
+from consensus.evidence import check_evidence, fault_place
 from consensus.genesis import genesis_members
 from consensus.identifiers import NO_ROUND, BlockHash, Height, Milliseconds
 from consensus.merkle import list_root
@@ -73,6 +73,10 @@ class Application(Protocol):
 
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
         """Raise RejectionError if these can never stand in a block (encoding, signature, size, duplicates)."""
+        ...
+
+    def check_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Raise RejectionError(BAD_EVIDENCE) if a fault is on chain already; the proofs themselves are checked."""
         ...
 
     def apply(self, block: Block) -> StateRoot:
@@ -144,16 +148,19 @@ def make_block(
         rules: Of this chain.
         proposer: Whose turn it is.
         transactions: Checked by the application; the caller keeps the block within BLOCK_BYTES_MAX, records included.
-        evidence: Checked; brought into canonical order here, at most EVIDENCE_MAX of it.
+        evidence: Checked, of faults that are not on chain; here brought into canonical order, one proof a fault, none
+            of a later height, at most EVIDENCE_MAX.
         now_ms: The clock; a block comes at least 1 ms after its parent whatever it says.
         parent_commit: With every precommit that was heard (`decided_commit`); the tip's own when None.
     """
     commit = parent_commit or (None if tip.last is None else tip.last.commit)
-    proofs = tuple(sorted(set(evidence), key=encode))[:EVIDENCE_MAX]
+    height = Height(tip.height + 1)
+    chosen = {fault_place(proof): proof for proof in evidence if fault_place(proof)[2] <= height}
+    proofs = tuple(sorted(list(chosen.values())[:EVIDENCE_MAX], key=encode))
     header = Header(
         protocol_version=PROTOCOL_VERSION,
         chain_id=rules.chain_id,
-        height=Height(tip.height + 1),
+        height=height,
         parent_hash=tip.block_hash,
         parent_commit_hash=NO_CERTIFICATE if commit is None else certificate_hash(commit),
         transactions_root=transactions_root(transactions),
@@ -177,13 +184,15 @@ def check_block(
     Raises:
         RejectionError: WRONG_CHAIN, WRONG_HEIGHT, WRONG_PARENT, WRONG_STATE_ROOT, WRONG_TIME, NOT_A_MEMBER, OVERSIZED,
             WRONG_CERTIFICATE and what check_commit gives, WRONG_EVIDENCE_ROOT, BAD_EVIDENCE, WRONG_TRANSACTIONS_ROOT,
-            and whatever the application says of the transactions.
+            and whatever the application says of
+            evidence and transactions.
     """
     _check_header(block.header, tip, rules)
     if len(encode(block)) > BLOCK_BYTES_MAX:
         raise RejectionError(RejectionReason.OVERSIZED, f"a block has at most {BLOCK_BYTES_MAX} bytes")
     _check_parent_commit(block, tip, rules.members, check)
     _check_evidence(block, rules.members, check)
+    application.check_evidence(block.evidence)
     if block.header.transactions_root != transactions_root(block.transactions):
         raise RejectionError(RejectionReason.WRONG_TRANSACTIONS_ROOT, "header and body differ")
     application.check_transactions(block.transactions)
@@ -299,5 +308,10 @@ def _check_evidence(block: Block, members: MemberSet, check: SignatureCheck) -> 
     encodings = [encode(proof) for proof in block.evidence]
     if encodings != sorted(set(encodings)):
         raise RejectionError(RejectionReason.BAD_EVIDENCE, "out of order, or the same proof twice")
+    places = {fault_place(proof) for proof in block.evidence}
+    if len(places) != len(block.evidence):
+        raise RejectionError(RejectionReason.BAD_EVIDENCE, "two proofs of one fault")
+    if any(height > block.header.height for _, _, height, _ in places):
+        raise RejectionError(RejectionReason.BAD_EVIDENCE, "a fault of a later height")
     for proof in block.evidence:
         check_evidence(proof, members, check)

@@ -16,6 +16,7 @@ from msgspec import Meta
 from consensus.blocks import TRANSACTION_BYTES_MAX, Block, DecidedBlock
 from consensus.certificates import CommitCertificate, PolkaCertificate, RoundCertificate
 from consensus.encoding import Record, decode, encode
+from consensus.evidence import Evidence
 from consensus.identifiers import (
     HASH,
     HEIGHT,
@@ -130,6 +131,12 @@ class RecordsMessage(Record, tag=41):
     records: RecordList
 
 
+class EvidenceMessage(Record, tag=42):
+    """A proof of equivocation for the next blocks; to be checked by `consensus.evidence.check_evidence`."""
+
+    evidence: Evidence
+
+
 Message = (
     ProposalMessage
     | VoteMessage
@@ -141,6 +148,7 @@ Message = (
     | TransactionsMessage
     | RecordsMissing
     | RecordsMessage
+    | EvidenceMessage
 )
 """Everything that the consensus stream may carry."""
 

@@ -6,7 +6,7 @@ After a decision the height's precommits are still counted, until the next block
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from consensus.blocks import header_hash
 from consensus.driver import apply
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from consensus.blocks import Block, DecidedBlock
-    from consensus.evidence import Evidence
     from consensus.height_state import HeightState
     from consensus.identifiers import BlockHash
     from consensus.votes import SignedVote
+    from node.evidence_pool import EvidencePool
     from node.member_parts import MemberParts
     from node.node_chain import Appended
     from node.proposal_intake import ProposalIntake
     from storage.identifiers import RecordAddress
-
-EVIDENCE_MAX: Final = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,20 +39,10 @@ class BlockKeeper:
 
     parts: MemberParts
     intake: ProposalIntake
-    _evidence: dict[Evidence, None] = field(default_factory=dict["Evidence", None])
+    evidence: EvidencePool
     _logged: set[BlockHash] = field(default_factory=set["BlockHash"])
     _decided: HeightState | None = None
     """The height before, when it was decided here and not caught up."""
-
-    @property
-    def has_evidence(self) -> bool:
-        """Say whether evidence waits for a block."""
-        return bool(self._evidence)
-
-    def report(self, evidence: Evidence) -> None:
-        """Have evidence wait for a block; it comes again from whoever holds it when there is no room."""
-        if len(self._evidence) < EVIDENCE_MAX:
-            self._evidence[evidence] = None
 
     async def make(self) -> BlockHash:
         """Make this seat's block of what waits, and keep it with its records."""
@@ -62,7 +50,7 @@ class BlockKeeper:
         pending = parts.mempool.take()
         parent_commit = None if self._decided is None else decided_commit(self._decided)
         transactions = [waiting.transaction for waiting in pending]
-        block = parts.chain.make_block(transactions, tuple(self._evidence), parts.wall_ms(), parent_commit)
+        block = parts.chain.make_block(transactions, self.evidence.waiting(), parts.wall_ms(), parent_commit)
         records: dict[RecordAddress, bytes] = {}
         for waiting in pending:
             records |= match_records(parts.chain.record_claims(waiting.transaction), waiting.records)
@@ -86,7 +74,7 @@ class BlockKeeper:
             known = KnownBlock(block=block, validity=Validity.VALID, addresses=self._addresses(block))
             self.intake.pool.add(block_hash, known)
 
-    def count_late(self, signed: SignedVote) -> None:
+    async def count_late(self, signed: SignedVote) -> None:
         """Count a precommit of the height before."""
         if self._decided is None or not isinstance(signed.vote, Precommit):
             return
@@ -97,8 +85,7 @@ class BlockKeeper:
             return
         for effect in effects:
             assert isinstance(effect, ReportEvidence), "a decided height only reports"
-            self.parts.counters.evidence_seen += 1
-            self.report(effect.evidence)
+            await self.evidence.add(effect.evidence)
 
     async def append(self, decided: DecidedBlock, state: HeightState | None) -> Appended:
         """Append a decided block durably and begin the next height's log.
@@ -112,8 +99,8 @@ class BlockKeeper:
         appended = await parts.run_blocking(self._append_and_log, decided)
         parts.counters.blocks_decided += 1
         parts.mempool.committed(appended.transaction_ids, appended.height)
-        for evidence in decided.block.evidence:
-            self._evidence.pop(evidence, None)
+        self.evidence.committed(decided.block.evidence)
+        self.evidence.hand_on()
         unused = self.intake.pool.addresses() - set(self._addresses(decided.block))
         if unused:
             await parts.run_blocking(parts.chain.erase_unreferenced, unused)

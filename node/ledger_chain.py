@@ -114,6 +114,18 @@ class LedgerChain:
         """Return a block of the chain."""
         return self.store.decided_block(height)
 
+    def is_known_fault(self, evidence: Evidence) -> bool:
+        """Say whether the fault that evidence proves is on chain."""
+        return self.store.is_known_fault(evidence)
+
+    def keep_evidence(self, evidence: Evidence) -> None:
+        """Keep evidence durably until a block holds it."""
+        self.store.keep_evidence(evidence)
+
+    def waiting_evidence(self) -> tuple[Evidence, ...]:
+        """Return the evidence that no block holds yet."""
+        return self.store.waiting_evidence()
+
     def check_admissible(self, transaction: bytes) -> None:
         """Raise RejectionError if the next block could not hold this transaction, or only as a failed one."""
         self.store.check_admissible(transaction)

@@ -52,6 +52,7 @@ from consensus.identifiers import Height, MemberIndex, Round
 from consensus.messages import (
     CommitMessage,
     DecidedMessage,
+    EvidenceMessage,
     PolkaMessage,
     ProposalMessage,
     RecordsMessage,
@@ -67,6 +68,7 @@ from consensus.timeouts import rebroadcast_ms, timeout_ms
 from consensus.votes import Precommit
 from node.block_keeper import BlockKeeper
 from node.errors import WriteAheadLogError
+from node.evidence_pool import EvidencePool
 from node.helping import Helper
 from node.inbox import Inbox, OfferedBlock, Received
 from node.log_replay import replay_log
@@ -106,7 +108,8 @@ class Member:
             run_blocking=parts.run_blocking,
             wall_ms=parts.wall_ms,
         )
-        self._blocks = BlockKeeper(parts=parts, intake=self._intake)
+        self._evidence = EvidencePool(parts=parts)
+        self._blocks = BlockKeeper(parts=parts, intake=self._intake, evidence=self._evidence)
         self._speaker = Speaker(
             signer=parts.signer,
             log=parts.log,
@@ -127,6 +130,7 @@ class Member:
         self._reception = Reception(
             height=lambda: self.height,
             gate=self._gate,
+            evidence=self._evidence,
             inbox=self._inbox,
             peers=self.peers,
             events=parts.events,
@@ -189,6 +193,7 @@ class Member:
                 " an older copy; move chain/ away and start again, the node catches up"
             )
         self._begin_height()
+        await self._evidence.restore()
         if contents is None or contents.height < self.height:
             await self._parts.run_blocking(log.begin, self.height)
             return
@@ -238,6 +243,8 @@ class Member:
                 known = await self._intake.take_records(message)
                 if waiting is not None and known is not None:
                     await self._feed_proposal(waiting, known)
+            case EvidenceMessage(evidence=evidence):
+                await self._evidence.add(evidence)
             case TransactionsMessage():
                 raise AssertionError("transactions are not queued here")
             case _:
@@ -246,7 +253,7 @@ class Member:
     async def _take_agreement(self, member: MemberIndex, message: AgreementMessage) -> None:
         height = height_of(message)
         if height == self.height - 1 and isinstance(message, VoteMessage):
-            self._blocks.count_late(message.signed)
+            await self._blocks.count_late(message.signed)
         if height != self.height:
             return
         match message:
@@ -337,8 +344,7 @@ class Member:
                 span_ms = timeout_ms(timeout.kind, timeout.round, self._parts.parameters)
                 self._timers.start(timeout, self._parts.monotonic_s() + span_ms / 1000)
             case ReportEvidence(evidence=evidence):
-                self._parts.counters.evidence_seen += 1
-                self._blocks.report(evidence)
+                await self._evidence.add(evidence)
             case Decide():
                 LOGGER.debug("height %d decided in round %d", self.height, effect.certificate.round)
             case _:
@@ -377,7 +383,7 @@ class Member:
         if self._state.machine.step is not Step.NEW or self._state.decision is not None:
             return math.inf
         tip = self._chain.tip
-        if len(self._parts.mempool) or self._blocks.has_evidence:
+        if len(self._parts.mempool) or self._evidence.waiting():
             self._start.notice_pending(self._parts.monotonic_s())
         facts = self._start.facts(
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
@@ -433,6 +439,7 @@ class Member:
         self._schedule_repeat()
         self._helper.say_status(self._state)
         self._helper.ask_missing()
+        self._evidence.hand_on()
         if self._state.decision is not None:
             self._repeat_at = self._parts.monotonic_s() + PULL_S
             self._parts.outbox.broadcast(encode_message(CommitMessage(certificate=self._state.decision.certificate)))

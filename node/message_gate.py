@@ -20,6 +20,7 @@ from consensus.certificates import (
     check_round_certificate,
 )
 from consensus.errors import RejectionError, RejectionReason
+from consensus.evidence import check_evidence
 from consensus.messages import (
     CommitMessage,
     PolkaMessage,
@@ -27,13 +28,14 @@ from consensus.messages import (
     RoundMessage,
     VoteMessage,
 )
-from consensus.proposals import check_proposal
+from consensus.proposals import Proposal, check_proposal
 from consensus.signing import check_signature
-from consensus.votes import check_vote
+from consensus.votes import SignedVote, check_vote
 from node.errors import NodeError
 from node.signer import Position, Step, position_of
 
 if TYPE_CHECKING:
+    from consensus.evidence import Evidence
     from consensus.identifiers import Height, MemberIndex, Signature
     from consensus.members import MemberSet
     from consensus.signing import SignatureCheck
@@ -102,6 +104,20 @@ class MessageGate:
     def forget(self) -> None:
         """A new height: repetitions of the old one are not queued any more."""
         self._seen.clear()
+
+    def check_evidence(self, evidence: Evidence) -> None:
+        """Prove that a member signed two different messages.
+
+        Raises:
+            RejectionError: It did not.
+            SecondCopyError: It is this seat, and one of them was signed elsewhere.
+        """
+        check_evidence(evidence, self._members, self._signature_check)
+        for signed in (evidence.first, evidence.second):
+            statement = signed.vote if isinstance(signed, SignedVote) else signed.proposal
+            member = statement.proposer if isinstance(statement, Proposal) else statement.member
+            if member == self._me:
+                self._check_position(position_of(statement), signed.signature)
 
     def check_own(self, certificate: CommitCertificate | PolkaCertificate | RoundCertificate) -> None:
         """Raise SecondCopyError if a proven certificate holds a signature of this seat that it did not make here."""

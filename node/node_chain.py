@@ -81,6 +81,18 @@ class NodeChain(Protocol):
         """Return a block of the chain (blocks)."""
         ...
 
+    def is_known_fault(self, evidence: Evidence) -> bool:
+        """Say whether the fault that evidence proves is on chain."""
+        ...
+
+    def keep_evidence(self, evidence: Evidence) -> None:
+        """Keep evidence durably until a block holds it (blocks)."""
+        ...
+
+    def waiting_evidence(self) -> tuple[Evidence, ...]:
+        """Return the evidence that no block holds yet (blocks)."""
+        ...
+
     def check_admissible(self, transaction: bytes) -> None:
         """Raise RejectionError if the next block could not hold this transaction, or only as a failed one."""
         ...

@@ -8,6 +8,7 @@ from consensus.identifiers import Round
 from consensus.messages import (
     CommitMessage,
     DecidedMessage,
+    EvidenceMessage,
     PolkaMessage,
     ProposalMessage,
     RecordsMessage,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consensus.identifiers import Height, MemberIndex
+    from node.evidence_pool import EvidencePool
     from node.inbox import Inbox
     from node.message_gate import AgreementMessage, MessageGate
     from node.peer_help import PeerHeights
@@ -44,13 +46,14 @@ class ReceptionEvents(Protocol):
 class Reception:
     """The door of one member."""
 
-    __slots__ = ("_counters", "_events", "_gate", "_height", "_inbox", "_monotonic_s", "_peers")
+    __slots__ = ("_counters", "_events", "_evidence", "_gate", "_height", "_inbox", "_monotonic_s", "_peers")
 
     def __init__(
         self,
         *,
         height: Callable[[], Height],
         gate: MessageGate,
+        evidence: EvidencePool,
         inbox: Inbox,
         peers: PeerHeights,
         events: ReceptionEvents,
@@ -60,6 +63,7 @@ class Reception:
         """Let in what concerns the member's present height, whatever that is at the time."""
         self._height = height
         self._gate = gate
+        self._evidence = evidence
         self._inbox = inbox
         self._peers = peers
         self._events = events
@@ -89,6 +93,10 @@ class Reception:
                     self._queue(Received(member=member, message=message, byte_count=len(frame)))
             case RecordsMessage():
                 self._queue(Received(member=member, message=message, byte_count=len(frame)))
+            case EvidenceMessage(evidence=evidence):
+                if self._evidence.has_room(evidence):
+                    self._gate.check_evidence(evidence)
+                    self._queue(Received(member=member, message=message, byte_count=len(frame)))
             case _:
                 assert_never(message)
 

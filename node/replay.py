@@ -27,11 +27,13 @@ from consensus.certificates import bitmap_members
 from consensus.chain import ChainRules, ChainTip, chain_rules, check_decided, genesis_tip, next_tip
 from consensus.encoding import decode
 from consensus.errors import RejectionError, RejectionReason
-from consensus.evidence import Evidence, VoteEvidence
+from consensus.evidence import Evidence, fault_place
 from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash
 from consensus.identifiers import GenesisHash, Height, MemberIndex, StateRoot
 from consensus.signing import check_signature
+from consensus.turns import Suspension, suspensions
 from node.errors import NodeError
+from storage.faults import check_new_faults
 from storage.genesis import storage_genesis
 from storage.ledger import LedgerContext, apply_block, check_transactions, genesis_state, ledger_context
 from storage.state import TENANT_PREFIX, MemoryState, TenantState, decode_state
@@ -93,6 +95,8 @@ class ReplayReport:
     signatures: Counter[MemberIndex] = field(default_factory=Counter["MemberIndex"])
     proposals: Counter[MemberIndex] = field(default_factory=Counter["MemberIndex"])
     faults: Counter[MemberIndex] = field(default_factory=Counter["MemberIndex"])
+    suspended: dict[MemberIndex, Suspension] = field(default_factory=dict["MemberIndex", "Suspension"])
+    """Who has no turns at the next height, and why."""
 
 
 class _Ledger:
@@ -105,6 +109,9 @@ class _Ledger:
 
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
         check_transactions(self.context, transactions)
+
+    def check_evidence(self, evidence: Sequence[Evidence]) -> None:
+        check_new_faults(self.state, evidence)
 
     def apply(self, block: Block) -> StateRoot:
         self.change = self._commit(apply_block(self.context, self.state, block))
@@ -166,7 +173,7 @@ def replay(
             raise ReplayError(height, error) from error
         _count(report, decided, ledger)
     pieces.check_trailer(tip.height)
-    report.height, report.state_root = tip.height, tip.state_root
+    report.height, report.state_root, report.suspended = tip.height, tip.state_root, suspensions(tip.turns)
     _count_objects(report, ledger.state)
     return report
 
@@ -203,11 +210,7 @@ def _count(report: ReplayReport, decided: DecidedBlock, ledger: _Ledger) -> None
     report.rounds_above_zero += decided.commit.round > 0
     report.signatures.update(bitmap_members(decided.commit.members))
     report.proposals[decided.block.header.proposer] += 1
-    report.faults.update(_guilty(evidence) for evidence in decided.block.evidence)
-
-
-def _guilty(evidence: Evidence) -> MemberIndex:
-    return evidence.first.vote.member if isinstance(evidence, VoteEvidence) else evidence.first.proposal.proposer
+    report.faults.update(fault_place(evidence)[1] for evidence in decided.block.evidence)
 
 
 def _count_objects(report: ReplayReport, state: MemoryState) -> None:

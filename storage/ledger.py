@@ -15,7 +15,8 @@ Rules
 - L7. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
   ends, new ones without a surviving entry at once.
 - L8. A record goes when the last entry that refers to it goes; what fails gives nothing up.
-- L9. A block without transactions changes nothing; one with transactions writes the root of their outcomes.
+- L9. A block without transactions and evidence changes nothing; one with transactions writes the root of their
+  outcomes, one with evidence the faults that it proves (faults.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from consensus.genesis import Genesis, genesis_members
 from consensus.identifiers import Height, StateRoot
 from consensus.quorum import FaultBudget, fault_budget
 from consensus.signing import check_signature
+from storage.faults import remember_faults
 from storage.genesis import StorageGenesis, StorageParameters, storage_genesis
 from storage.identifiers import COLUMNS_MAX, VERSION, RecordAddress, SeatIndex, SegmentId
 from storage.ledger_objects import SegmentEvents, commit_objects, complete_columns, delete_entries
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from consensus.blocks import Block
+    from consensus.evidence import Evidence
     from consensus.members import MemberSet
     from consensus.signing import SignatureCheck
 
@@ -192,19 +195,25 @@ def apply_block(context: LedgerContext, reader: StateReader, block: Block) -> St
     Raises:
         RejectionError: A transaction cannot be read; check_transactions() would have refused it.
     """
-    return apply_transactions(context, reader, block.header.height, block.transactions)
+    return apply_transactions(context, reader, block.header.height, block.transactions, block.evidence)
 
 
 def apply_transactions(
-    context: LedgerContext, reader: StateReader, height: Height, transactions: Sequence[bytes]
+    context: LedgerContext,
+    reader: StateReader,
+    height: Height,
+    transactions: Sequence[bytes],
+    evidence: Sequence[Evidence] = (),
 ) -> StateChange:
-    """Return what these transactions change in a block of this height."""
-    if not transactions:  # L9
+    """Return what these transactions and this evidence change in a block of this height."""
+    if not transactions and not evidence:  # L9
         return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
     overlay = StateOverlay(reader)
+    remember_faults(overlay, height, evidence)
     events = _Events()
     outcomes = tuple(_run(context, overlay, height, encoded, events) for encoded in transactions)
-    overlay.put(OUTCOMES_KEY, OutcomesState(height=height, root=outcomes_root(outcomes)))
+    if transactions:
+        overlay.put(OUTCOMES_KEY, OutcomesState(height=height, root=outcomes_root(outcomes)))
     tree = update(reader, overlay.changes)
     return _state_change(height, overlay, tree, outcomes, events)
 

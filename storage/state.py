@@ -10,6 +10,7 @@ Every value is authenticated by the state tree under its state key:
     "e" tenant bucket name (16 each)   an entry: the current version of an object          EntryState
     "x" segment id (32)                a segment: coding, roots, columns vouched for       SegmentState
     "o"                                outcomes of the last block that had transactions    OutcomesState
+    "f" member kind height round       a proven fault (faults.py)                          FaultState
 
 Nothing here is older than its subject: what is deleted leaves the state, and with it the disk.
 """
@@ -51,6 +52,7 @@ ENTRY_PREFIX: Final = b"e"
 SEGMENT_PREFIX: Final = b"x"
 TENANT_PREFIX: Final = b"t"
 GRANT_PREFIX: Final = b"g"
+FAULT_PREFIX: Final = b"f"
 CHAIN_KEY: Final = b"c"
 OUTCOMES_KEY: Final = b"o"
 

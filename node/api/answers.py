@@ -149,6 +149,25 @@ class SeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     libp2p_port: int
     shard_port: int
     api_port: int
+    suspended: str | None
+    """Why it has no turns at the next height: guilty, absent or silent; null while it has."""
+
+
+class FaultAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One of GET /v1/evidence: two different signed messages of one kind, height and round."""
+
+    seat: int
+    kind: str
+    height: int
+    round: int
+    proven_at: int
+    """The height of the block that holds both messages."""
+
+
+class EvidenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """GET /v1/evidence."""
+
+    faults: list[FaultAnswer]
 
 
 class SeatsAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """The API of a node: HTTP/1.1 and JSON on a local port, for clients, auditors and people.
 
     GET  /v1/status                                 where this node stands (StatusAnswer)
-    GET  /v1/seats                                  the members and where they are reached
+    GET  /v1/seats                                  the members, where they are reached, who is suspended
+    GET  /v1/evidence                               proven equivocation, and the blocks that hold the proofs
     GET  /v1/blocks/HEIGHT                          a decided block
     GET  /v1/raw/genesis                            the encoded genesis
     GET  /v1/raw/blocks?from=H&count=N              N <= 256 times 4 bytes length (big-endian), DecidedBlock; <= 16 MiB
@@ -38,11 +39,14 @@ from consensus.blocks import header_hash
 from consensus.certificates import signers
 from consensus.encoding import encode
 from consensus.errors import GrandestError, RejectionError, RejectionReason
-from consensus.identifiers import Height, PublicKey, TransactionId
+from consensus.identifiers import Height, MemberIndex, PublicKey, TransactionId
+from consensus.turns import suspensions
 from node.api.answers import (
     OCTETS,
     EntriesAnswer,
     EntriesQuestion,
+    EvidenceAnswer,
+    FaultAnswer,
     FoundEntriesAnswer,
     FoundSegmentsAnswer,
     ProofAnswer,
@@ -120,6 +124,7 @@ def build_application(parts: ApiParts) -> Starlette:
     routes = (
         ("/v1/status", views.status),
         ("/v1/seats", views.seats),
+        ("/v1/evidence", views.evidence),
         ("/v1/blocks/{height}", views.block),
         ("/v1/raw/genesis", views.raw_genesis),
         ("/v1/raw/blocks", views.raw_blocks),
@@ -195,6 +200,7 @@ class _Views:
     async def seats(self, _request: Request) -> Response:
         genesis = self._parts.config.storage_genesis
         keys = self._parts.config.members.public_keys
+        suspended = suspensions(self._store.tip.turns)
         return json_answer(
             SeatsAnswer(
                 seats=[
@@ -208,8 +214,26 @@ class _Views:
                         libp2p_port=seat.libp2p_port,
                         shard_port=seat.shard_port,
                         api_port=seat.api_port,
+                        suspended=suspended.get(MemberIndex(index)),
                     )
                     for index, seat in enumerate(genesis.seats)
+                ]
+            )
+        )
+
+    async def evidence(self, _request: Request) -> Response:
+        faults = await trio.to_thread.run_sync(self._store.faults)
+        return json_answer(
+            EvidenceAnswer(
+                faults=[
+                    FaultAnswer(
+                        seat=fault.member,
+                        kind=fault.kind,
+                        height=fault.height,
+                        round=fault.round,
+                        proven_at=fault.proven_at,
+                    )
+                    for fault in faults
                 ]
             )
         )

@@ -187,6 +187,7 @@ def _report_json(report: ReplayReport, pinned: GenesisHash | None) -> Json:
                 "signatures": report.signatures[seat],
                 "proposals": report.proposals[seat],
                 "faults": report.faults[seat],
+                "suspended": report.suspended.get(seat),
             }
             for seat, operator in _seats(report)
         ],
@@ -195,10 +196,15 @@ def _report_json(report: ReplayReport, pinned: GenesisHash | None) -> Json:
 
 def _print_report(report: ReplayReport, pinned: GenesisHash | None) -> None:
     rows = [
-        [str(seat), operator, *(str(counts[seat]) for counts in (report.signatures, report.proposals, report.faults))]
+        [
+            str(seat),
+            operator,
+            *(str(counts[seat]) for counts in (report.signatures, report.proposals, report.faults)),
+            report.suspended.get(seat, ""),
+        ]
         for seat, operator in _seats(report)
     ]
-    print_table(["seat", "operator", "signatures", "proposals", "faults"], rows)
+    print_table(["seat", "operator", "signatures", "proposals", "faults", "suspended"], rows)
     print_line("")
     print_line(f"chain         {report.chain_id}")
     pin = "as pinned" if pinned is not None else "not pinned: compare it with one you know from elsewhere"

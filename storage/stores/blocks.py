@@ -7,6 +7,7 @@ Rows, beside those of the state (state.py):
     "b" height (8, BE)     an encoded DecidedBlock
     "w"                    whose turn comes next (turns.py)                                 TurnState
     "i" transaction id     height, index and outcome of a transaction                       TransactionPlace
+    "v" state key          evidence that waits for a block (waiting_evidence.py)             WaitingEvidence
     "a" record address     which entries refer to a record (references.py)                  RecordReferences
 
 Promises
@@ -32,6 +33,7 @@ from consensus.genesis import decode_genesis, genesis_hash, genesis_members
 from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
 from consensus.signing import check_signature
 from storage.errors import StorageError
+from storage.faults import Fault, check_new_faults, fault_key, read_fault
 from storage.identifiers import BucketTag, NameTag, RecordAddress, SegmentId, TenantId
 from storage.ledger import (
     LedgerContext,
@@ -46,6 +48,7 @@ from storage.outcomes import TransactionPlace, decode_place
 from storage.proofs import StateProof, TransactionProof, certified_header, transaction_proof
 from storage.state import (
     ENTRY_PREFIX,
+    FAULT_PREFIX,
     GRANT_PREFIX,
     SEGMENT_PREFIX,
     TENANT_PREFIX,
@@ -63,6 +66,7 @@ from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
 from storage.stores.references import RecordReferences, read_references, stage_references
 from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
 from storage.stores.turns import rebuilt_turns, stage_turns, stored_turns
+from storage.stores.waiting_evidence import read_waiting, stage_committed, write_waiting
 from storage.tenants import check_admissible
 from storage.transactions import transaction_id
 
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from consensus.blocks import Block
+    from consensus.evidence import Evidence
     from consensus.genesis import Genesis
     from consensus.signing import SignatureCheck
     from consensus.turns import TurnState
@@ -153,6 +158,10 @@ class ChainStore:
                 check_transaction(self.context, encoded, self._check)
                 self._remember(name)
 
+    def check_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Raise RejectionError(BAD_EVIDENCE) if a fault is on chain already."""
+        check_new_faults(self._state, evidence)
+
     def check_admissible(self, encoded: bytes) -> None:
         """Raise RejectionError if the next block could not hold this transaction, or only as a failed one."""
         name = transaction_id(encoded)
@@ -191,6 +200,7 @@ class ChainStore:
             earlier = state_before(self._state, change)
             self._unsure = tip.block_hash, change
             batch = _block_batch(decided, change, tip)
+            stage_committed(batch, decided.block.evidence)
             stage_references(batch, self._database, change.values, earlier)
             self._database.write(batch)
             self._unsure = None
@@ -231,6 +241,22 @@ class ChainStore:
     def page(self, page_name: bytes) -> bytes | None:
         """Return a page of the state tree after the last block."""
         return self._state.page(page_name)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Return the first LIST_MAX faults on chain, by member, kind, height and round."""
+        return tuple(read_fault(*row) for row in self._list(FAULT_PREFIX, FAULT_PREFIX, LIST_MAX))
+
+    def is_known_fault(self, evidence: Evidence) -> bool:
+        """Say whether the fault that evidence proves is on chain."""
+        return self.value(fault_key(evidence)) is not None
+
+    def keep_evidence(self, evidence: Evidence) -> None:
+        """Keep evidence durably until a block holds it; the caller keeps to WAITING_MAX."""
+        write_waiting(self._database, evidence)
+
+    def waiting_evidence(self) -> tuple[Evidence, ...]:
+        """Return the evidence that no block holds yet."""
+        return read_waiting(self._database)
 
     def entry(self, tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> EntryState | None:
         """Return an entry after the last block."""
@@ -391,7 +417,10 @@ def _turns_after(database: RowStore, height: Height, genesis: Genesis) -> TurnSt
             raise _inconsistent(database.directory, f"block {below} is missing")
         return decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
 
-    return rebuilt_turns(height, genesis_members(genesis).budget, block_at)
+    rows = database.iterate(VALUE_ROWS + FAULT_PREFIX)
+    faults = (read_fault(row_key[1:], encoded) for row_key, encoded in rows)
+    guilty = [(fault.member, fault.proven_at) for fault in faults]
+    return rebuilt_turns(height, genesis_members(genesis).budget, block_at, guilty)
 
 
 def _inconsistent(directory: Path, what: str) -> StorageError:

@@ -31,6 +31,7 @@ from consensus.chain import (
     transactions_root,
 )
 from consensus.errors import RejectionError, RejectionReason
+from consensus.evidence import Evidence, fault_place
 from consensus.genesis import ConsensusParameters, Genesis, genesis_members
 from consensus.identifiers import (
     NO_ROUND,
@@ -72,6 +73,10 @@ class Ledger:
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
         if b"bad" in transactions:
             raise RejectionError(RejectionReason.BAD_TRANSACTION, "the bad one")
+
+    def check_evidence(self, evidence: Sequence[Evidence]) -> None:
+        if any(fault_place(proof)[1] == 8 for proof in evidence):
+            raise RejectionError(RejectionReason.BAD_EVIDENCE, "known")
 
     def apply(self, block: Block) -> StateRoot:
         return StateRoot(transactions_root(block.transactions))
@@ -245,6 +250,10 @@ def test_evidence_is_proven_sorted_and_named_by_the_header() -> None:
     )
     assert len(block.evidence) == 2
     checked(block)
+    known = make_block(
+        TIP, RULES, MemberIndex(2), transactions=(), evidence=[proposal_evidence(*conflict(8))], now_ms=Milliseconds(9)
+    )
+    assert reason(lambda: checked(known)) is RejectionReason.BAD_EVIDENCE
     turned = block.evidence[::-1]
     header = replace(block.header, evidence_root=evidence_root(turned))
     disordered = replace(block, header=header, evidence=turned)

@@ -10,9 +10,11 @@ from msgspec import structs
 from consensus.blocks import Block, DecidedBlock, header_hash
 from consensus.certificates import commit_certificate
 from consensus.chain import ChainRules, ChainTip, chain_rules, genesis_tip, make_block, next_tip
+from consensus.evidence import Evidence
 from consensus.genesis import ConsensusParameters, Genesis, genesis_hash
-from consensus.identifiers import Height, MemberIndex, Milliseconds, Round
+from consensus.identifiers import BlockHash, Height, MemberIndex, Milliseconds, Round
 from consensus.signing import SigningKey
+from consensus.vote_keeper import vote_evidence
 from consensus.votes import Precommit, SignedVote, vote_sign_bytes
 from storage.genesis import GenesisTenant, Grant, Seat, StorageGenesis, StorageParameters, encode_storage_genesis
 from storage.identifiers import (
@@ -216,7 +218,7 @@ class World:
         """Apply a block of one transaction and return what became of it."""
         return self.apply(self.transaction(body, sender=sender)).outcomes[0]
 
-    def decide(self, *transactions: bytes) -> DecidedBlock:
+    def decide(self, *transactions: bytes, evidence: tuple[Evidence, ...] = ()) -> DecidedBlock:
         """Make, decide and apply a block; every member signs."""
         height = Height(self.tip.height + 1)
         proposer = self.tip.turns.proposer(height, Round(0))
@@ -225,14 +227,28 @@ class World:
             self.rules,
             proposer,
             transactions=transactions,
-            evidence=(),
+            evidence=evidence,
             now_ms=Milliseconds(self.tip.time_ms + 1_000),
         )
         decided = self.certify(block)
-        change = apply_transactions(self.context, self.state, height, transactions)
+        change = apply_transactions(self.context, self.state, height, transactions, evidence)
         self.state.commit(change.values, change.pages)
         self.tip = next_tip(self.tip, decided, change.state_root)
         return decided
+
+    def evidence(self, member: int, height: int = 1, round_: int = 0) -> Evidence:
+        """Return the proof that a member precommitted two blocks; another call gives the same fault."""
+        signed = list[SignedVote]()
+        for fill in (1, 2):
+            vote = Precommit(
+                height=Height(height),
+                round=Round(round_),
+                block_hash=BlockHash(bytes((fill,)) * 32),
+                member=MemberIndex(member),
+            )
+            message = vote_sign_bytes(vote, self.rules.members.genesis_hash)
+            signed.append(SignedVote(vote=vote, signature=signing_key(f"seat {member}").sign(message)))
+        return vote_evidence(*signed)
 
     def certify(self, block: Block) -> DecidedBlock:
         """Return a block with the precommits of all members, in round 0."""

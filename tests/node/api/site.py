@@ -75,9 +75,9 @@ class Site:
     def store(self) -> ChainStore:
         return self.chain.store
 
-    def append(self, *transactions: bytes) -> tuple[DecidedBlock, Appended]:
-        """Decide and append a block of these."""
-        decided = self.world.decide(*transactions)
+    def append(self, *transactions: bytes, guilty: tuple[int, ...] = ()) -> tuple[DecidedBlock, Appended]:
+        """Decide and append a block of these, and of evidence against these members."""
+        decided = self.world.decide(*transactions, evidence=tuple(self.world.evidence(member) for member in guilty))
         appended = self.chain.append(decided)
         self.mempool.committed(appended.transaction_ids, appended.height)
         self.consensus.on_appended(appended)

@@ -22,6 +22,8 @@ from node.api.answers import (
     EntriesAnswer,
     EntryAnswer,
     ErrorAnswer,
+    EvidenceAnswer,
+    FaultAnswer,
     FoundEntriesAnswer,
     FoundSegmentsAnswer,
     ProofAnswer,
@@ -90,6 +92,17 @@ async def test_seats_are_genesis_s(site: Site) -> None:
     assert [seat.seat for seat in seats] == [0, 1, 2, 3]
     assert seats[1].signing_key == signing_key("seat 1").public.hex()
     assert (seats[1].network_key, seats[1].api_port) == (signing_key("network 1").public.hex(), 8080)
+
+
+async def test_evidence_and_the_suspension_that_follows_are_public(site: Site) -> None:
+    assert (await site.get("/v1/evidence", EvidenceAnswer)).faults == []
+    site.append(guilty=(2,))
+    for _ in range(3):
+        site.append()
+    faults = (await site.get("/v1/evidence", EvidenceAnswer)).faults
+    assert faults == [FaultAnswer(seat=2, kind="precommit", height=1, round=0, proven_at=1)]
+    seats = (await site.get("/v1/seats", SeatsAnswer)).seats
+    assert [seat.suspended for seat in seats] == [None, None, "guilty", None]
 
 
 async def test_a_block_and_who_signed_it(site: Site) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from consensus.blocks import DecidedBlock, header_hash
-from consensus.chain import check_decided
+from consensus.chain import check_block, check_decided, make_block
 from consensus.encoding import encode
 from consensus.errors import RejectionError
-from consensus.identifiers import Height, TransactionId
+from consensus.identifiers import Height, MemberIndex, Milliseconds, Round, TransactionId
+from consensus.turns import Suspension, suspensions
 from storage.errors import StorageError, StoreFullError
+from storage.faults import Fault
 from storage.outcomes import FailureReason
 from storage.proofs import check_state_proof, check_transaction_proof
 from storage.state import EntryState, decode_state, entry_key, segment_key
@@ -75,6 +77,61 @@ def test_whose_turn_comes_next_is_rebuilt_from_blocks_where_its_row_is_missing(t
     with open_chain(tmp_path / "chain", world.genesis) as store:
         assert store.tip == world.tip
         append(store, world.decide())
+        assert store.tip == world.tip
+
+
+def test_a_fault_is_on_chain_once_for_ever(tmp_path: Path, world: World) -> None:
+    proof, other = world.evidence(1), world.evidence(1, round_=1)
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        assert not store.is_known_fault(proof)
+        append(store, world.decide(evidence=(proof,)))
+        append(store, world.decide())
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        assert store.tip == world.tip
+        assert store.is_known_fault(proof)
+        assert store.faults() == (
+            Fault(member=MemberIndex(1), kind="precommit", height=Height(1), round=Round(0), proven_at=Height(1)),
+        )
+        repeated = make_block(
+            world.tip,
+            world.rules,
+            store.tip.turns.proposer(Height(3), Round(0)),
+            transactions=(),
+            evidence=(proof,),
+            now_ms=Milliseconds(world.tip.time_ms + 1),
+        )
+        with pytest.raises(RejectionError, match="bad_evidence: precommit of member 1, height 1, round 0: on chain"):
+            check_block(repeated, store.tip, world.rules, store)
+        append(store, world.decide(evidence=(other,)))
+        assert [fault.round for fault in store.faults()] == [0, 1]
+
+
+def test_evidence_waits_through_a_restart_until_a_block_holds_it(tmp_path: Path, world: World) -> None:
+    proof, other = world.evidence(1), world.evidence(2)
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        store.keep_evidence(proof)
+        store.keep_evidence(other)
+        store.keep_evidence(proof)
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        assert store.waiting_evidence() == (proof, other)
+        append(store, world.decide(evidence=(proof,)))
+        assert store.waiting_evidence() == (other,)
+
+
+def test_the_guilty_of_long_ago_are_rebuilt_from_the_ledger(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consensus.turns.FRESH_START_TURNS", 4)
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        append(store, world.decide(evidence=(world.evidence(1),)))
+        for _ in range(19):
+            append(store, world.decide())
+    batch = WriteBatch()
+    batch.delete(TURNS_ROW)
+    with LevelDatabase(tmp_path / "chain") as database:
+        database.write(batch)
+    with open_chain(tmp_path / "chain", world.genesis) as store:
+        assert suspensions(store.tip.turns) == {1: Suspension.GUILTY}
         assert store.tip == world.tip
 
 
