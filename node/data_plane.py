@@ -17,6 +17,7 @@ from consensus.identifiers import Height
 from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.shard_links import dialler
+from node.compaction_task import run_compaction
 from node.completion_task import CompletionTask
 from node.holder import Holder, HolderIdentity
 from node.network.certificates import key_of_certificate
@@ -115,6 +116,7 @@ class DataPlane:
         self._config = config
         self._chain = chain
         self._shards = shards
+        self._records = records
         self._submit = submit
         self._seats = tuple(SeatIndex(index) for index in range(len(config.storage_genesis.seats)))
         self._columns = column_count(config)
@@ -160,7 +162,7 @@ class DataPlane:
         await self.server.listen(self._config.listen_host, self._config.shard_port)
 
     async def run(self) -> None:
-        """Serve, repair, complete and purge until cancelled."""
+        """Serve, repair, complete, purge and compact until cancelled."""
         async with trio.open_nursery() as nursery:
             live_min = self._config.members.budget.quorum - 1
             pool = HolderPool(self._seats, dialler(self._dialled_seats(), self._config.keys.network, nursery), live_min)
@@ -180,6 +182,7 @@ class DataPlane:
             nursery.start_soon(self.repair.run)
             nursery.start_soon(self.completion.run)
             nursery.start_soon(self.purge.run)
+            nursery.start_soon(run_compaction, (self._shards, self._records))
 
     async def _submit_own(self, transaction: bytes) -> None:
         self._submit(Submission(transaction=transaction, records=()))

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Buffer = bytes | bytearray | memoryview
 
-COMPACT_BYTES: Final = 64 * 1024 * 1024
-"""Deleted bytes worth a compaction: LevelDB gives space back to the disk only then."""
 DELETED_AT_ONCE: Final = 256
 OPEN_SHARD_S: Final = 600.0
 """An upload that sends nothing for so long has ended; its sender would start again."""
@@ -40,7 +38,6 @@ class OwnColumns:
         self._columns = columns
         self._lock = threading.Lock()
         self._damaged: set[ShardName] = set()
-        self._deleted_bytes = 0
 
     def note_damaged(self, segment_id: SegmentId, column: ColumnIndex) -> None:
         """Learn that a leaf of a shard is not what was stored: it counts as missing until it is rebuilt."""
@@ -118,11 +115,6 @@ class OwnColumns:
     def _delete(self, names: Sequence[ShardName]) -> None:
         for start in range(0, len(names), DELETED_AT_ONCE):
             part = names[start : start + DELETED_AT_ONCE]
-            described = [shard for name in part if (shard := self._store.describe(name)) is not None]
             self._store.delete(part)
             with self._lock:
                 self._damaged.difference_update(part)
-            self._deleted_bytes += sum(shard.shape.shard_bytes for shard in described)
-        if self._deleted_bytes >= COMPACT_BYTES:
-            self._deleted_bytes = 0
-            self._store.compact()

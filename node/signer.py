@@ -111,7 +111,17 @@ def create_signer_record(home: Path, disk: Disk = LOCAL_DISK) -> None:
 class Signer:
     """The only user of a seat's signing key for agreement. Signing blocks (fdatasync): call it from a worker thread."""
 
-    __slots__ = ("_by_position", "_byte_count", "_disk", "_file", "_floor", "_genesis_hash", "_path", "_signing_key")
+    __slots__ = (
+        "_by_position",
+        "_byte_count",
+        "_disk",
+        "_file",
+        "_floor",
+        "_genesis_hash",
+        "_last",
+        "_path",
+        "_signing_key",
+    )
 
     def __init__(
         self, home: Path, signing_key: SignatureMaker, genesis_hash: GenesisHash, disk: Disk = LOCAL_DISK
@@ -127,6 +137,8 @@ class Signer:
         self._genesis_hash = genesis_hash
         self._floor: Height | None = None
         self._by_position: dict[Position, SignerEntry] = {}
+        self._last: Position | None = None
+        """A field of its own: others look at it while a worker thread signs."""
         self._file: DiskFile | None = None
         self._byte_count = 0
         if disk.exists(self._path):
@@ -141,7 +153,7 @@ class Signer:
     @property
     def last(self) -> Position | None:
         """The latest position signed and still remembered."""
-        return max(self._by_position, default=None)
+        return self._last
 
     def may_sign(self, height: Height) -> bool:
         """Say whether this seat votes at a height."""
@@ -155,6 +167,7 @@ class Signer:
         """
         assert self._floor is None, "a seat rejoins only without a record"
         self._replace([SignerFloor(height=floor)])
+        self._floor = floor
 
     def sign_vote(self, vote: Vote) -> SignedVote:
         """Sign a vote or raise SigningRefusedError; durable before it returns."""
@@ -215,22 +228,27 @@ class Signer:
         if self._by_position and next(iter(self._by_position)).height != entry.height:
             self._by_position.clear()
         self._by_position[position] = entry
+        self._last = position
 
     def _compact(self) -> None:
         assert self._floor is not None, "recorded without a floor"
         self._replace([SignerFloor(height=self._floor), *self._by_position.values()])
 
     def _replace(self, entries: Sequence[SignerEntry | SignerFloor]) -> None:
+        """Write the record anew; what memory knows does not change, since others look at it meanwhile."""
+        content = MAGIC + b"".join(_line(entry) for entry in entries)
         try:
-            self._disk.replace(self._path, MAGIC + b"".join(_line(entry) for entry in entries))
+            self._disk.replace(self._path, content)
+            self.close()
+            self._file = self._disk.open(self._path)
+            written = self._file.read(self._file.byte_count())
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
-        self._floor = Height(0)
-        self._load()
+        if written != content:
+            raise self._damaged(0)
+        self._byte_count = len(content)
 
     def _load(self) -> None:
-        self.close()
-        self._by_position.clear()
         try:
             self._file = self._disk.open(self._path)
             encoded = self._file.read(self._file.byte_count())

@@ -48,6 +48,18 @@ class FailureReason(StrEnum):
     GRANTS_FULL = "grants_full"
 
 
+BEFORE_RUNNING: Final = frozenset(
+    {
+        FailureReason.UNKNOWN_TENANT,
+        FailureReason.NOT_GRANTED,
+        FailureReason.TOO_LATE,
+        FailureReason.TOO_FAR_AHEAD,
+        FailureReason.SEQUENCE_USED,
+    }
+)
+"""Found before a sequence number is used: the same transaction may still run in a later block."""
+
+
 class FailedEntry(Record):
     """An entry that failed alone; `index` counts over all buckets of its transaction."""
 
@@ -62,6 +74,11 @@ class Outcome(Record, tag=1):
     reason: FailureReason | None
     place: Annotated[int, Meta(ge=-1, le=ENTRIES_MAX)]
     failed_entries: Annotated[tuple[FailedEntry, ...], Meta(max_length=ENTRIES_MAX)]
+
+    @property
+    def has_run(self) -> bool:
+        """Say whether the transaction got as far as using its sequence number: it never will again."""
+        return self.reason not in BEFORE_RUNNING
 
 
 class TransactionPlace(Record, tag=2):

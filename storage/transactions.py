@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from consensus.blocks import TRANSACTION_BYTES_MAX
 from consensus.encoding import Record, decode, encode
+from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import (
     HASH,
     HEIGHT,
@@ -197,7 +198,14 @@ def decode_transaction(encoded: bytes) -> SignedTransaction:
 
 
 def _read(encoded: bytes) -> SignedTransaction:
-    return decode(encoded, SignedTransaction, bytes_max=TRANSACTION_BYTES_MAX)
+    signed = decode(encoded, SignedTransaction, bytes_max=TRANSACTION_BYTES_MAX)
+    body = signed.envelope.body
+    entry_count = sum(len(bucket.entries) for bucket in body.buckets) if isinstance(body, CommitObjects) else 0
+    if entry_count > ENTRIES_MAX:
+        raise RejectionError(
+            RejectionReason.MALFORMED, f"{entry_count} entries over all buckets, at most {ENTRIES_MAX}"
+        )
+    return signed
 
 
 _read_small: Final = lru_cache(SMALL_REMEMBERED_MAX)(_read)

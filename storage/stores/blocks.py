@@ -6,8 +6,8 @@ Rows, beside those of the state (state.py):
     "m"                    the tip: height, block hash, state root                          TipRow
     "b" height (8, BE)     an encoded DecidedBlock
     "w"                    whose turn comes next (turns.py)                                 TurnState
-    "i" transaction id     height, index and outcome of a transaction                       TransactionPlace
     "v" state key          evidence that waits for a block (waiting_evidence.py)             WaitingEvidence
+    "i" transaction id     height, index and outcome of a transaction, of when it ran       TransactionPlace
     "a" record address     which entries refer to a record (references.py)                  RecordReferences
 
 Promises
@@ -201,6 +201,7 @@ class ChainStore:
             self._unsure = tip.block_hash, change
             batch = _block_batch(decided, change, tip)
             stage_committed(batch, decided.block.evidence)
+            _stage_places(batch, self._database, change)
             stage_references(batch, self._database, change.values, earlier)
             self._database.write(batch)
             self._unsure = None
@@ -439,11 +440,17 @@ def _block_batch(decided: DecidedBlock, change: StateChange, tip: ChainTip) -> W
     batch = WriteBatch()
     batch.put(_block_row(tip.height), encode(decided))
     stage_change(batch, change)
-    for index, outcome in enumerate(change.outcomes):
-        place = TransactionPlace(height=tip.height, index=index, outcome=outcome)
-        batch.put(b"i" + outcome.transaction, encode(place))
     _stage_tip(batch, tip)
     return batch
+
+
+def _stage_places(batch: WriteBatch, database: RowStore, change: StateChange) -> None:
+    """Add where the transactions stand; one that has run keeps its place when a proposer includes it again."""
+    for index, outcome in enumerate(change.outcomes):
+        row_key = b"i" + outcome.transaction
+        earlier = database.get(row_key)
+        if earlier is None or not decode_place(earlier).outcome.has_run:
+            batch.put(row_key, encode(TransactionPlace(height=change.height, index=index, outcome=outcome)))
 
 
 def _stage_tip(batch: WriteBatch, tip: ChainTip) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
@@ -64,6 +65,8 @@ UNCOMMITTED_BYTES_MAX: Final = 1 << 30
 """Per tenant; the genesis may say otherwise."""
 RESTORE_UNITS: Final = 16
 """Written at once when a rebuilt shard is put back: 1 MiB."""
+COMPACTED_RANGES_MAX: Final = 16
+"""Each costs two compactions of the files it touches; living units between them are rewritten too."""
 DELETED_RUNS_MAX: Final = 65_536
 SWEPT_COUNTERS_MAX: Final = 10_000_000
 """Units a start looks for after a crash: 600 GiB; more means a damaged counter, and is left to the disk."""
@@ -270,9 +273,17 @@ class LevelShardStore:
         """Give the space of deleted shards back to the disk; takes as long as rewriting the live units near them."""
         with self._lock:
             deleted, self._deleted = self._deleted, []
-        for run in deleted:
-            last = run.first_counter + run.count - 1
-            self._units.purge(counter_key(run.first_counter), counter_key(last))
+        ranges = _merged(deleted)
+        try:
+            while ranges:
+                first, last = ranges[-1]
+                self._units.purge(counter_key(first), counter_key(last))
+                ranges.pop()
+        finally:
+            with self._lock:  # what the disk refused waits for the next time
+                self._deleted += [
+                    run for run in deleted if any(first <= run.first_counter <= last for first, last in ranges)
+                ]
 
     def close(self) -> None:
         """Release the directory."""
@@ -455,6 +466,20 @@ class LevelShardStore:
             self._deleted.extend(runs_of(sorted(counters)))
             if len(self._deleted) > DELETED_RUNS_MAX:
                 del self._deleted[:-DELETED_RUNS_MAX]  # LevelDB's own compactions get to the others in time
+
+
+def _merged(runs: Iterable[UnitRun]) -> list[tuple[int, int]]:
+    """Return counter ranges, first and last, that cover runs: at most COMPACTED_RANGES_MAX, over the smallest gaps."""
+    spans = sorted((run.first_counter, run.first_counter + run.count - 1) for run in runs)
+    gaps = sorted((after[0] - before[1], after[0]) for before, after in pairwise(spans))
+    starts = {start for _, start in gaps[-(COMPACTED_RANGES_MAX - 1) :]}
+    ranges: list[tuple[int, int]] = []
+    for first, last in spans:
+        if not ranges or first in starts:
+            ranges.append((first, last))
+        else:
+            ranges[-1] = ranges[-1][0], max(last, ranges[-1][1])
+    return ranges
 
 
 def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:

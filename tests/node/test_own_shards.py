@@ -146,24 +146,6 @@ def test_a_damaged_shard_is_missing_until_it_is_replaced_or_deleted(store: Shard
     assert not own.has_shard(segment(1), ColumnIndex(3))
 
 
-def test_space_is_given_back_once_enough_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    compacted = list[int]()
-
-    class Counting(MemoryShardStore):
-        def compact(self) -> None:
-            compacted.append(self.bytes_held())
-
-    store = Counting()
-    monkeypatch.setattr(own_shards, "COMPACT_BYTES", 3 * len(SHARD))
-    monkeypatch.setattr(own_shards, "DELETED_AT_ONCE", 2)
-    keep(store, *(name(number) for number in range(8)))
-    own = OwnColumns(store, Ledger(), COLUMNS)
-    own.delete_segments([segment(0), segment(1)])
-    assert compacted == []
-    own.delete_segments([segment(number) for number in range(2, 6)])
-    assert compacted == [2 * len(SHARD)]
-
-
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 20)), max_size=8), st.integers(1, 22))
 def test_a_shard_stays_while_the_chain_has_it_or_still_may(facts: list[tuple[bool, bool, int]], height: int) -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from consensus.identifiers import NO_ROUND, BlockHash, GenesisHash, Height, MemberIndex, Round, Signature
 from consensus.proposals import Proposal, check_proposal
 from consensus.votes import Precommit, Prevote, check_vote
+from node.disk import LocalDisk, LocalFile
 from node.errors import ConfigurationError, WriteAheadLogError
 from node.signer import (
     COMPACT_BYTES,
@@ -196,6 +197,28 @@ def test_a_long_record_is_rewritten_with_floor_and_last_height(tmp_path: Path) -
     assert again.floor is not None
     sign(again, precommit(height))
     again.close()
+
+
+def test_who_looks_at_the_record_while_it_is_rewritten_sees_what_was_signed(tmp_path: Path) -> None:
+    """The trio thread asks about strangers while a worker thread signs."""
+    seen = list[tuple[int | None, Position | None, bool]]()
+
+    class Watched(LocalDisk):
+        def open(self, path: Path) -> LocalFile:
+            if signer is not None and own is not None:
+                seen.append((signer.floor, signer.last, signer.is_stranger(position_of(prevote(4)), own)))
+            return super().open(path)
+
+    signer: Signer | None = None
+    own: Signature | None = None
+    signer = Signer(tmp_path, KEY, CHAIN, Watched())
+    signer.set_floor(Height(3))
+    own = sign(signer, prevote(4))
+    for round_ in range(1, 1_500):
+        sign(signer, prevote(4, round_))
+    assert seen
+    assert all(floor == 3 and last is not None and not is_stranger for floor, last, is_stranger in seen)
+    signer.close()
 
 
 def test_a_disk_that_refuses_is_named(home: Path) -> None:

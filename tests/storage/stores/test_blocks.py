@@ -20,12 +20,25 @@ from storage.state import EntryState, decode_state, entry_key, segment_key
 from storage.stores.blocks import ChainStore, open_chain
 from storage.stores.leveldb import LevelDatabase, WriteBatch
 from storage.stores.turns import TURNS_ROW
-from storage.transactions import CommitObjects, DeleteEntries, EntryName, Extent, transaction_id
-from tests.storage.ledger_world import BUCKET, OTHER_TENANT, TENANT, World, entry, make_genesis, name_tag, segment_id
+from storage.transactions import CommitObjects, DeleteEntries, EntryName, Extent, GrantClient, transaction_id
+from tests.storage.ledger_world import (
+    BUCKET,
+    OTHER_TENANT,
+    TENANT,
+    World,
+    entry,
+    make_genesis,
+    name_tag,
+    segment_id,
+    signing_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+NO_ENTRY = EntryName(bucket_tag=BUCKET, name_tag=name_tag("nothing"), version_id=None)
 
 
 @pytest.fixture
@@ -133,6 +146,26 @@ def test_the_guilty_of_long_ago_are_rebuilt_from_the_ledger(
     with open_chain(tmp_path / "chain", world.genesis) as store:
         assert suspensions(store.tip.turns) == {1: Suspension.GUILTY}
         assert store.tip == world.tip
+
+
+def test_a_transaction_keeps_the_place_where_it_ran(store: ChainStore, world: World) -> None:
+    """A proposer includes it again; and one that failed before it could run has the place where it ran at last."""
+    key = signing_key("late client").public
+    early = world.transaction(commit(world, "late"), sender="late client")
+    ran = world.transaction(commit(world, "a"))
+    failed = world.transaction(DeleteEntries(tenant=TENANT, entries=(NO_ENTRY,)))
+    grant = world.transaction(GrantClient(tenant=TENANT, public_key=key, certificate=b"c"), sender="tenant")
+    append(store, world.decide(early, ran, failed))
+    append(store, world.decide(grant))
+    append(store, world.decide(ran, early, failed))
+    places = [store.transaction(transaction_id(encoded)) for encoded in (ran, failed, early)]
+    assert [(p.height, p.index, p.outcome.reason) for p in places if p is not None] == [
+        (1, 1, None),
+        (1, 2, None),
+        (3, 1, None),
+    ]
+    assert places[1] is not None
+    assert [entry.reason for entry in places[1].outcome.failed_entries] == [FailureReason.ENTRY_UNKNOWN]
 
 
 def test_transactions_are_found_with_their_outcome(store: ChainStore, world: World) -> None:
