@@ -23,9 +23,11 @@ from consensus.identifiers import (
     MEMBER,
     ROUND,
     SIGNATURE,
+    TIME,
     BlockHash,
     Height,
     MemberIndex,
+    Milliseconds,
     Round,
     Signature,
 )
@@ -200,8 +202,18 @@ class RecordsResponse(Record, tag=53):
     records: RecordList
 
 
-CatchUpRequest = BlocksRequest | HeightRequest | RecordsRequest
-CatchUpResponse = BlocksResponse | HeightResponse | RecordsResponse
+class ClockRequest(Record, tag=54):
+    """What time is it at your place? A starting node compares its own clock with the others'."""
+
+
+class ClockResponse(Record, tag=55):
+    """The time of day on the sender's clock."""
+
+    time_ms: Annotated[Milliseconds, TIME]
+
+
+CatchUpRequest = BlocksRequest | HeightRequest | RecordsRequest | ClockRequest
+CatchUpResponse = BlocksResponse | HeightResponse | RecordsResponse | ClockResponse
 
 
 class Request(Record):

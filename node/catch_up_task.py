@@ -25,6 +25,8 @@ from consensus.messages import (
     BlocksResponse,
     CatchUpRequest,
     CatchUpResponse,
+    ClockRequest,
+    ClockResponse,
     HeightRequest,
     HeightResponse,
     RecordsRequest,
@@ -37,6 +39,7 @@ from consensus.messages import (
 )
 from node.errors import PeerUnreachableError
 from node.helping import RECORDS_BYTES_MAX, within_bytes
+from node.proposal_intake import now_ms
 from storage.identifiers import RecordAddress
 
 if TYPE_CHECKING:
@@ -188,6 +191,8 @@ class CatchUpServer:
                 found = await self._run_blocking(self._chain.read_records, wanted)
                 records = [found[address] for address in wanted if address in found]
                 return encode_response(RecordsResponse(records=within_bytes(records, RECORDS_BYTES_MAX)))
+            case ClockRequest():
+                return encode_response(ClockResponse(time_ms=now_ms()))
             case _:
                 assert_never(request)
 

@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from node.errors import DiskFullError, NodeError, WriteAheadLogError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -130,6 +132,13 @@ class LocalDisk:
 
 
 LOCAL_DISK: Final = LocalDisk()
+
+
+def write_error(path: Path, error: OSError) -> NodeError:
+    """Return what a refused write means to the node: wait for space, or stop."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{path} cannot be written: the disk is full")
+    return WriteAheadLogError(f"{path} cannot be written: {error.strerror}; check the disk")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -17,5 +17,9 @@ class PeerUnreachableError(NodeError):
     """A peer did not answer in time."""
 
 
+class DiskFullError(NodeError):
+    """A log or record of this node's own does not fit on the disk: the node waits for space and starts again."""
+
+
 class WriteAheadLogError(NodeError):
     """The log or signer record is damaged; the message names the recovery command."""

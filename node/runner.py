@@ -1,8 +1,9 @@
 """A node from start to end: read this first. Builds the parts, then runs every task in one nursery.
 
     run(home)
-      locked_home, load_config                    settings and keys; says plainly what forbids starting
+      load_config, locked_home                    settings and keys; says plainly what forbids starting
       open stores, signer, log                    each on its own directory; inconsistent ones refuse
+      check_clock_after                           a clock behind the chain forbids starting
       open_network                                libp2p: members only
       one nursery:
         consensus.run                             listen, recover, agree
@@ -11,11 +12,13 @@
         data_plane.run                            shards: serve, repair, complete, purge
         admission.run                             what is posted here reaches the proposers
         rejoin_if_needed                          keys without a signer record: vote later
+        check_clock                               a clock far from the other members' ends the node
         serve_api                                 HTTP on a local port
         stop_on_signal                            SIGTERM, SIGINT: cancel everything
 
 SIGKILL is as good an end as any: what must not be lost was flushed before it was promised. A failed flush ends the
-process too, and the log restarts it.
+process too, and the log restarts it. A disk without any space left ends everything but the process: it waits for
+space and begins anew, as after a crash, since databases and logs are sound only when opened again (FACTS, LevelDB).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -35,21 +39,24 @@ from node.admission import Admission
 from node.api.application import ApiParts, build_application
 from node.api.server import check_port_is_free, serve_api
 from node.catch_up_task import CatchUpServer, run_catch_up
+from node.clock_check import check_clock_after, check_clock_with
 from node.config import NodeConfig, load_config, locked_home
 from node.consensus_task import ConsensusParts, ConsensusTask
 from node.data_plane import DataPlane, open_shards
-from node.errors import ConfigurationError
+from node.errors import ConfigurationError, DiskFullError
 from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
 from node.nurseries import first_expected
+from node.proposal_intake import now_ms
 from node.records_task import RecordsTask
 from node.rejoin import rejoin
 from node.signer import Signer
 from node.telemetry import NodeCounters, set_up_log
 from node.write_ahead_log import WriteAheadLog
+from storage.errors import StoreFullError
 from storage.stores.blocks import ChainStore, open_chain
-from storage.stores.leveldb import LevelOptions
+from storage.stores.leveldb import LevelOptions, free_bytes
 from storage.stores.records import RecordStore
 
 if TYPE_CHECKING:
@@ -65,6 +72,9 @@ GOSSIP_S: Final = 1.0
 """Decisions reach members over their streams; gossip is for those whose links are broken, and must not cost a vote."""
 SMALL_STORE: Final = LevelOptions(write_buffer_bytes=4 * 1024 * 1024, cache_bytes=8 * 1024 * 1024)
 """Chain and records: rows are small and few beside the units."""
+RESUME_BYTES: Final = 32 * 1024 * 1024
+"""Free space that a stopped node waits for: opening rewrites up to 12 MiB of buffers, and some blocks must follow."""
+FULL_CHECK_S: Final = 1.0
 
 
 def run(home: Path) -> None:
@@ -79,10 +89,31 @@ def run(home: Path) -> None:
     config = load_config(home)
     set_up_log(config.log_level, config.log_format)
     with locked_home(home):
-        try:
-            trio.run(run_node, config)
-        except BaseExceptionGroup as group:
-            raise first_expected(group) from group
+        while (full := run_until_full(config)) is not None:
+            LOGGER.error("%s; this node stops until %d MiB are free", full, RESUME_BYTES // 1024 // 1024)
+            wait_for_space(home)
+            LOGGER.info("there is space again: starting")
+
+
+def run_until_full(config: NodeConfig) -> StoreFullError | DiskFullError | None:
+    """Run once; return what the disk had no space for, or None when the node was told to stop."""
+    try:
+        trio.run(run_node, config)
+    except (StoreFullError, DiskFullError) as error:
+        return error
+    except BaseExceptionGroup as group:
+        reason = first_expected(group)
+        if isinstance(reason, StoreFullError | DiskFullError):
+            return reason
+        raise reason from group
+    return None
+
+
+def wait_for_space(home: Path) -> None:
+    """Return once RESUME_BYTES are free; nothing is open meanwhile, and signals end the process."""
+    time.sleep(FULL_CHECK_S)
+    while free_bytes(home) < RESUME_BYTES:
+        time.sleep(FULL_CHECK_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +218,7 @@ class Node:
             nursery.start_soon(self.admission.run, self.links.publish_transactions)
             nursery.start_soon(self.gossip_decisions)
             nursery.start_soon(self.rejoin_if_needed)
+            nursery.start_soon(self.check_clock)
             nursery.start_soon(self.serve_api)
             LOGGER.info(
                 "seat %d (%s) runs: libp2p %d, shards %d, API %s:%d",
@@ -221,6 +253,11 @@ class Node:
             await rejoin(self.stores.signer, self.config.members, self.config.seat, self.links)
             self.consensus.wake()
 
+    async def check_clock(self) -> None:
+        """Compare the clock with the other members'."""
+        drift_ms = self.config.genesis.parameters.clock_drift_ms
+        await check_clock_with(self.links, self.config.members, self.config.seat, now_ms, drift_ms)
+
     async def serve_api(self) -> None:
         """Serve the API until cancelled."""
         parts = ApiParts(
@@ -240,6 +277,7 @@ async def run_node(config: NodeConfig) -> None:
     """Open, build, run, close."""
     with ExitStack() as stack:
         stores = await trio.to_thread.run_sync(open_stores, config, stack)
+        check_clock_after(stores.chain.tip.time_ms, now_ms(), config.genesis.parameters.clock_drift_ms)
         node = Node(config, stores)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop_on_signal, nursery.cancel_scope)

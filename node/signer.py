@@ -30,8 +30,8 @@ from consensus.errors import RejectionError
 from consensus.identifiers import HEIGHT, ROUND, SIGNATURE, GenesisHash, Height, Round, Signature
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
 from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_bytes
-from node.disk import LOCAL_DISK
-from node.errors import ConfigurationError, NodeError, WriteAheadLogError
+from node.disk import LOCAL_DISK, write_error
+from node.errors import ConfigurationError, DiskFullError, NodeError, WriteAheadLogError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,10 +214,10 @@ class Signer:
         line = _line(entry)
         try:
             if self._file.write(line, self._byte_count) != len(line):
-                raise WriteAheadLogError(f"{self._path}: the disk is full; free some space and start again")
+                raise DiskFullError(f"{self._path} cannot be written: the disk is full")
             self._file.flush()
         except OSError as error:
-            raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
+            raise write_error(self._path, error) from error
         self._byte_count += len(line)
         self._remember(entry)
         if self._byte_count > COMPACT_BYTES:
@@ -243,7 +243,7 @@ class Signer:
             self._file = self._disk.open(self._path)
             written = self._file.read(self._file.byte_count())
         except OSError as error:
-            raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
+            raise write_error(self._path, error) from error
         if written != content:
             raise self._damaged(0)
         self._byte_count = len(content)

@@ -34,8 +34,8 @@ from consensus.errors import RejectionError
 from consensus.events import Event
 from consensus.identifiers import GenesisHash, Height
 from consensus.messages import MESSAGE_BYTES_MAX
-from node.disk import LOCAL_DISK
-from node.errors import WriteAheadLogError
+from node.disk import LOCAL_DISK, write_error
+from node.errors import DiskFullError, WriteAheadLogError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,17 +146,18 @@ class WriteAheadLog:
         """Make everything appended durable.
 
         Raises:
-            WriteAheadLogError: The disk refused, or the height's log is full; the process must stop.
+            DiskFullError: The disk has no space left; what is on it is cut as a torn tail when the log is opened again.
+            WriteAheadLogError: The disk refused; the process must stop.
         """
         if not self._pending:
             return
         try:
             written = self._file.write(self._pending, self._byte_count)
             if written != len(self._pending):
-                raise WriteAheadLogError(f"{self._path}: the disk is full; free some space and start again")
+                raise DiskFullError(f"{self._path} cannot be written: the disk is full")
             self._file.flush()
         except OSError as error:
-            raise WriteAheadLogError(f"{self._path} cannot be written: {error.strerror}; check the disk") from error
+            raise write_error(self._path, error) from error
         self._byte_count += written
         self._pending.clear()
 

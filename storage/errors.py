@@ -34,6 +34,10 @@ class StoreUnavailableError(StorageError):
     """The disk refused; nothing of the refused write may be relied on."""
 
 
+class WrongChainError(StorageError):
+    """The store was made for another genesis: one of the two is not the one that was meant."""
+
+
 class StoreFullError(StoreUnavailableError):
     """The disk is nearly full: tenants' writes are refused until space returns."""
 

@@ -20,7 +20,7 @@ from enum import IntEnum
 
 from consensus.errors import GrandestError, RejectionError
 from node.errors import ConfigurationError, PeerUnreachableError
-from storage.errors import NotEnoughShardsError, ShardMissingError
+from storage.errors import NotEnoughShardsError, ShardMissingError, WrongChainError
 
 
 class ExitCode(IntEnum):
@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
 def exit_code_of(error: GrandestError | OSError) -> ExitCode:
     """Return the exit code of an expected error: the one place where errors become codes."""
     match error:
-        case ConfigurationError():
+        case ConfigurationError() | WrongChainError():
             return ExitCode.CONFIGURATION
         case PeerUnreachableError() | NotEnoughShardsError():
             return ExitCode.UNREACHABLE

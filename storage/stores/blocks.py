@@ -32,7 +32,7 @@ from consensus.encoding import Record, decode, encode
 from consensus.genesis import decode_genesis, genesis_hash, genesis_members
 from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
 from consensus.signing import check_signature
-from storage.errors import StorageError
+from storage.errors import StorageError, WrongChainError
 from storage.faults import Fault, check_new_faults, fault_key, read_fault
 from storage.identifiers import BucketTag, NameTag, RecordAddress, SegmentId, TenantId
 from storage.ledger import (
@@ -389,7 +389,7 @@ def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) 
     found = genesis_hash(decode_genesis(stored))
     wanted = genesis_hash(genesis)
     if found != wanted:
-        raise StorageError(
+        raise WrongChainError(
             f"{directory} holds another chain: its genesis is {found.hex()}, not {wanted.hex()}; "
             "give the right genesis, or another home"
         )

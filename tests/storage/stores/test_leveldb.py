@@ -16,6 +16,7 @@ from storage.stores.leveldb import (
     free_bytes,
     prefix_stop,
 )
+from tests.small_disks import fill_disk, small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,3 +132,30 @@ def test_reads_and_closing_do_not_race(tmp_path: Path) -> None:
     refused.wait(10)
     for reader in readers:
         reader.join()
+
+
+def test_what_was_acknowledged_before_and_after_a_full_disk_is_there_after_a_restart(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", mebibytes=16) as disk:
+        acknowledged: list[bytes] = []
+
+        def fill(database: LevelDatabase, first: int, rows: int) -> bool:
+            for number in range(first, first + rows):
+                store_key = f"{number:06}".encode()
+                try:
+                    _put(database, (store_key, store_key * 2_000))
+                except StoreFullError:
+                    return True
+                acknowledged.append(store_key)
+            return False
+
+        options = LevelOptions(write_buffer_bytes=1024 * 1024)
+        with LevelDatabase(disk / "rows", options) as database:
+            assert not fill(database, 0, 50)
+            fill_disk(disk / "ballast", leave_bytes=2 * 1024 * 1024)
+            assert fill(database, 1_000, 500)
+            assert fill(database, 2_000, 1)  # opening again needs room as well
+            (disk / "ballast").unlink()
+            assert not fill(database, 3_000, 200)
+            assert all(database.get(store_key) == store_key * 2_000 for store_key in acknowledged)
+        with LevelDatabase(disk / "rows", options) as database:
+            assert all(database.get(store_key) == store_key * 2_000 for store_key in acknowledged)
