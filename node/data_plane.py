@@ -27,6 +27,7 @@ from node.purge_task import PurgeTask
 from node.repair_task import RepairTask
 from node.submission import Submission
 from storage.identifiers import COLUMNS_MAX, SeatIndex
+from storage.state import freed_key
 from storage.stores.leveldb import LevelOptions
 from storage.stores.units import LevelShardStore
 from storage.tenants import has_granted
@@ -80,6 +81,10 @@ class HolderView:
     def segment(self, segment_id: SegmentId) -> SegmentState | None:
         """Return a live segment."""
         return self.store.segment(segment_id)
+
+    def is_freed(self, segment_id: SegmentId) -> bool:
+        """Tell whether a segment was live once and is no more."""
+        return self.store.value(freed_key(segment_id)) is not None
 
     def record_tenant(self, address: RecordAddress) -> TenantId | None:
         """Return whose entries refer to a record, None when none does."""

@@ -83,6 +83,10 @@ class HolderChain(Protocol):
         """Return a live segment."""
         ...
 
+    def is_freed(self, segment_id: SegmentId) -> bool:
+        """Tell whether a segment was live once and is no more: its id is used up."""
+        ...
+
     def record_tenant(self, address: RecordAddress) -> TenantId | None:
         """Return whose entries refer to a record, None when none does."""
         ...
@@ -178,10 +182,11 @@ class Holder:
             if stored is None or (stored.tenant, stored.root, stored.shape.shard_bytes) != wanted:
                 continue
             state = self.chain.segment(item.segment_id)
-            if state is None or stored.is_committed_as(state):
-                held.append(position)
-            if state is not None and stored.is_committed_as(state):
+            is_committed = state is not None and stored.is_committed_as(state)
+            if is_committed:
                 committed.append(stored.name)
+            if is_committed or (state is None and not self.chain.is_freed(item.segment_id)):
+                held.append(position)
         self.shards.settle(committed)
         if not held:
             return None
@@ -245,6 +250,8 @@ class Holder:
         if seat_column(body.segment_id, self.identity.seat, self.identity.seats) != body.column:
             detail = f"column {body.column} of {body.segment_id.hex()[:16]} is not this seat's"
             raise RejectionError(RejectionReason.MALFORMED, detail)
+        if self.chain.is_freed(body.segment_id):
+            raise RejectionError(RejectionReason.TOO_LATE, "the segment of this id was freed")
         state = self.chain.segment(body.segment_id)
         if state is None:
             return

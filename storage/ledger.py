@@ -4,9 +4,9 @@ Rules
 - L1. A block is valid only if each transaction decodes canonically, is signed by its sender for this chain, has
   conditions of 0 or 16 bytes, and stands in it once. All else is judged when it is applied, and recorded (outcomes.py).
 - L2. Transactions run in order. One that breaks a rule changes nothing but its sender's sequence numbers (tenants.py).
-- L3. A new segment's id is not live. It has c = min(n, 9) roots; its k lies within the fault budget's least and
-  n - u; at least k + r seats vouch for their column of it. A segment is freed at zero references; its id may then be
-  used again, although no honest client does.
+- L3. A new segment's id is not live and never was. It has c = min(n, 9) roots; its k lies within the fault budget's
+  least and n - u; at least k + r seats vouch for their column of it. A segment is freed at zero references, and its id
+  is used up: receipts that its holders gave once would vouch for what they have deleted.
 - L4. A receipt counts only for the columns that placement gives its seat, once a seat, up to its expiry height, which
   is at most `receipt_heights` ahead. One bad receipt fails the transaction: its signer or its sender is at fault.
 - L5. An entry's extents lie inside their segments, which are the same tenant's. Positions within a transaction's own
@@ -278,7 +278,7 @@ def _execute(
         case CommitObjects():
             return commit_objects(context, overlay, height, body, events)
         case DeleteEntries():
-            return delete_entries(overlay, body, events)
+            return delete_entries(overlay, height, body, events)
         case CompleteColumns():
             complete_columns(context, overlay, height, body)
         case GrantClient():

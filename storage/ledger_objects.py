@@ -15,11 +15,13 @@ from storage.receipts import Receipt, ReceiptItem, check_receipt
 from storage.segments import SegmentShape
 from storage.state import (
     EntryState,
+    FreedState,
     SegmentState,
     StateOverlay,
     StateReader,
     TenantState,
     entry_key,
+    freed_key,
     read_state,
     segment_key,
     tenant_key,
@@ -85,11 +87,11 @@ def commit_objects(
     for segment, vouched in zip(body.segments, columns, strict=True):
         overlay.put(segment_key(segment.segment_id), _segment_state(body.tenant, segment, vouched, height))
         events.segments.append(segment.segment_id)
-    batch = _Batch(overlay=overlay, tenant=body.tenant, events=events)
+    batch = _Batch(overlay=overlay, tenant=body.tenant, height=height, events=events)
     failed = list[FailedEntry]()
     for index, (bucket_tag, entry) in enumerate(_entries(body)):
         try:
-            batch.put_entry(bucket_tag, entry, placed[index], height)
+            batch.put_entry(bucket_tag, entry, placed[index])
         except FailedTransactionError as error:
             failed.append(FailedEntry(index=index, reason=error.reason))
     batch.segment_count += len(body.segments)
@@ -98,9 +100,11 @@ def commit_objects(
     return tuple(failed)
 
 
-def delete_entries(overlay: StateOverlay, body: DeleteEntries, events: SegmentEvents) -> tuple[FailedEntry, ...]:
+def delete_entries(
+    overlay: StateOverlay, height: Height, body: DeleteEntries, events: SegmentEvents
+) -> tuple[FailedEntry, ...]:
     """Delete entries; returns those that were not there or have another version."""
-    batch = _Batch(overlay=overlay, tenant=body.tenant, events=events)
+    batch = _Batch(overlay=overlay, tenant=body.tenant, height=height, events=events)
     failed = list[FailedEntry]()
     for index, name in enumerate(body.entries):
         state = batch.entry(name.bucket_tag, name.name_tag)
@@ -179,6 +183,7 @@ class _Batch:
 
     overlay: StateOverlay
     tenant: TenantId
+    height: Height
     events: SegmentEvents
     references: Counter[SegmentId] = field(default_factory=Counter["SegmentId"])
     entry_count: int = 0
@@ -189,9 +194,7 @@ class _Batch:
     def entry(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryState | None:
         return read_state(self.overlay, entry_key(self.tenant, bucket_tag, name_tag), EntryState)
 
-    def put_entry(
-        self, bucket_tag: BucketTag, entry: EntryCommit, extents: tuple[StoredExtent, ...], height: Height
-    ) -> None:
+    def put_entry(self, bucket_tag: BucketTag, entry: EntryCommit, extents: tuple[StoredExtent, ...]) -> None:
         """Write one entry or raise FailedTransactionError, which fails this entry alone (L6)."""
         replaced = self.entry(bucket_tag, entry.name_tag)
         found = b"" if replaced is None else replaced.version_id
@@ -202,7 +205,7 @@ class _Batch:
         if replaced is not None:
             self.give_up(replaced)
         state = EntryState(
-            version_id=entry.version_id, record_address=entry.record_address, extents=extents, height=height
+            version_id=entry.version_id, record_address=entry.record_address, extents=extents, height=self.height
         )
         self.overlay.put(entry_key(self.tenant, bucket_tag, entry.name_tag), state)
         self.events.is_record_live[entry.record_address] = True
@@ -228,6 +231,7 @@ class _Batch:
                 self.overlay.put(segment_key(segment_id), _with(state, references=references))
                 continue
             self.overlay.delete(segment_key(segment_id))
+            self.overlay.put(freed_key(segment_id), FreedState(height=self.height))
             self.events.segments.append(segment_id)
             self.segment_count -= 1
             self.segment_bytes -= state.segment_bytes
@@ -246,12 +250,14 @@ class _Batch:
 
 
 def _check_segments(rules: CodingRules, reader: StateReader, body: CommitObjects) -> None:
-    """Refuse segments that exist, or whose coding the budget forbids (L3)."""
+    """Refuse segments that exist or existed, or whose coding the budget forbids (L3)."""
     if len({segment.segment_id for segment in body.segments}) != len(body.segments):
         raise FailedTransactionError(FailureReason.SEGMENT_TWICE)
     for place, segment in enumerate(body.segments):
         if reader.value(segment_key(segment.segment_id)) is not None:
             raise FailedTransactionError(FailureReason.SEGMENT_LIVE, place)
+        if reader.value(freed_key(segment.segment_id)) is not None:
+            raise FailedTransactionError(FailureReason.SEGMENT_FREED, place)
         if len(segment.roots) != rules.coding.members:
             raise FailedTransactionError(FailureReason.WRONG_COLUMNS, place)
         if not rules.coding.data_columns_min <= segment.k <= rules.coding.quorum:

@@ -32,6 +32,7 @@ class FailureReason(StrEnum):
     NOTHING_TO_DO = "nothing_to_do"
     SEGMENT_TWICE = "segment_twice"
     SEGMENT_LIVE = "segment_live"
+    SEGMENT_FREED = "segment_freed"
     SEGMENT_UNKNOWN = "segment_unknown"
     WRONG_COLUMNS = "wrong_columns"
     WRONG_K = "wrong_k"

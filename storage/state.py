@@ -11,8 +11,9 @@ Every value is authenticated by the state tree under its state key:
     "x" segment id (32)                a segment: coding, roots, columns vouched for       SegmentState
     "o"                                outcomes of the last block that had transactions    OutcomesState
     "f" member kind height round       a proven fault (faults.py)                          FaultState
+    "z" segment id (32)                a segment that was freed: its id is used up         FreedState
 
-Nothing here is older than its subject: what is deleted leaves the state, and with it the disk.
+Nothing else here is older than its subject: what is deleted leaves the state, and with it the disk.
 """
 
 from __future__ import annotations
@@ -125,6 +126,12 @@ class OutcomesState(Record, tag=8):
     root: Annotated[MerkleRoot, HASH]
 
 
+class FreedState(Record, tag=10):
+    """A segment was freed at this height. Its id names no other coding, nor the same one again (rule T8)."""
+
+    height: Annotated[Height, HEIGHT]
+
+
 class StateReader(Protocol):
     """Where values and pages of the tree are read; both after the same block."""
 
@@ -165,6 +172,11 @@ def entry_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> byt
 def segment_key(segment_id: SegmentId) -> bytes:
     """Return the state key of a segment."""
     return SEGMENT_PREFIX + segment_id
+
+
+def freed_key(segment_id: SegmentId) -> bytes:
+    """Return the state key that tells that a segment was freed."""
+    return b"z" + segment_id
 
 
 def decode_state(encoded: bytes, record_type: type[RecordT]) -> RecordT:

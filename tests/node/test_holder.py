@@ -71,6 +71,7 @@ class Chain:
     members: set[PublicKey] = field(default_factory=lambda: {MEMBER})
     grants: set[tuple[PublicKey, TenantId]] = field(default_factory=lambda: {(CLIENT, TENANT), (RIVAL, RIVALS)})
     live: dict[SegmentId, SegmentState] = field(default_factory=dict[SegmentId, SegmentState])
+    freed: set[SegmentId] = field(default_factory=set[SegmentId])
     records: dict[RecordAddress, TenantId] = field(default_factory=dict[RecordAddress, TenantId])
     at: Height = START
 
@@ -85,6 +86,9 @@ class Chain:
 
     def segment(self, segment_id: SegmentId) -> SegmentState | None:
         return self.live.get(segment_id)
+
+    def is_freed(self, segment_id: SegmentId) -> bool:
+        return segment_id in self.freed
 
     def record_tenant(self, address: RecordAddress) -> TenantId | None:
         return self.records.get(address)
@@ -284,6 +288,17 @@ async def test_nothing_else_is_signed_under_a_committed_id() -> None:
     receipt = (await place.receipt(_item(1), _item(2), _item(3), _item(4))).receipt
     assert receipt is not None
     assert held_positions(receipt.held, 4) == (3,)
+
+
+async def test_a_used_up_id_is_neither_stored_nor_signed_for() -> None:
+    """Freed before the upload, and between upload and receipt."""
+    place = Place()
+    await place.store(_segment(1))
+    place.chain.freed |= {_segment(1), _segment(2)}
+    with pytest.raises(RejectionError) as refused:
+        await place.store(_segment(2))
+    assert refused.value.reason is RejectionReason.TOO_LATE
+    assert (await place.receipt(_item(1))).receipt is None
 
 
 async def test_what_is_brought_after_its_commit_is_not_charged() -> None:

@@ -314,6 +314,23 @@ def test_a_live_segment_id_is_not_committed_again() -> None:
     assert world.run(world.commit((*segments, *segments), receipts=())).reason is FailureReason.SEGMENT_TWICE
 
 
+def test_the_id_of_a_freed_segment_is_used_up() -> None:
+    """Its receipts would be good for a thousand heights, and nobody has the shards any more."""
+    world = World()
+    for name, condition in (("a", None), ("b", b"v" * 16)):
+        segments = (world.segment(name),)
+        receipts = world.receipts(segments)
+        body = world.commit(segments, entry(name, Extent(segment=0, extent_bytes=1), condition=condition))
+        world.run(body)
+        world.run(delete(name))
+        assert segment_state(world, name) is None
+        again = world.commit(segments, entry(name, Extent(segment=0, extent_bytes=1)), receipts=receipts)
+        outcome = world.run(again)
+        assert (outcome.reason, outcome.place) == (FailureReason.SEGMENT_FREED, 0)
+        recoded = world.commit((world.segment(name, segment_bytes=2000),), entry(name))
+        assert world.run(recoded).reason is FailureReason.SEGMENT_FREED
+
+
 def test_deleting_what_changed_or_never_was_fails_alone() -> None:
     world = World()
     first = stored(world)

@@ -22,7 +22,7 @@ from node.network.certificates import make_certificate
 from node.network.shard_channel import ShardServer
 from storage.genesis import Seat, storage_genesis
 from storage.identifiers import RecordAddress, SeatIndex, SegmentId, TenantId
-from storage.state import SegmentState, read_state, segment_key
+from storage.state import SegmentState, freed_key, read_state, segment_key
 from storage.stores.protocols import ShardName
 from storage.stores.units import LevelShardStore
 from tests.node.client.nine import SEATS, Nine
@@ -45,6 +45,9 @@ class ChainOf:
 
     def segment(self, segment_id: SegmentId) -> SegmentState | None:
         return read_state(self.nine.chain.state, segment_key(segment_id), SegmentState)
+
+    def is_freed(self, segment_id: SegmentId) -> bool:
+        return self.nine.chain.state.value(freed_key(segment_id)) is not None
 
     def record_tenant(self, address: RecordAddress) -> TenantId | None:
         return self.nine.home.tenant if address in self.nine.chain.records else None
