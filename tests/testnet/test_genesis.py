@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import testnet.genesis
 from consensus.genesis import Genesis, genesis_members
 from node.errors import ConfigurationError
 from node.keys import load_keys, read_key
@@ -58,12 +59,16 @@ def test_no_two_seats_share_a_port(tmp_path: Path) -> None:
     assert len(set(ports)) == 12
 
 
-def test_a_port_in_use_is_not_handed_out() -> None:
-    (port,) = free_ports(1)
+def test_a_run_with_a_port_in_use_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_ports(8)[0]
+    monkeypatch.setattr(testnet.genesis, "PORT_MIN", first)
+    monkeypatch.setattr(testnet.genesis, "PORT_MAX", first + 8)
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", first + 1))
         listener.listen()
-        assert port not in free_ports(1_000)
+        assert {free_ports(4) for _ in range(20)} == {tuple(range(first + 4, first + 8))}
+        with pytest.raises(ConfigurationError, match="no 8 free ports in a row"):
+            free_ports(8)
 
 
 def test_the_home_reads_back_as_the_genesis_that_was_made(tmp_path: Path) -> None:
