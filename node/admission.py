@@ -72,12 +72,24 @@ class Admission:
         """Called when a transaction begins to wait: there is a reason for a block."""
 
     def submit(self, submission: Submission) -> TransactionId:
-        """Take a posted transaction; it is passed on in this turn of the loop.
+        """Check and take a transaction at once; raises as check() and post() do."""
+        return self.post(self.check(submission))
+
+    def check(self, submission: Submission) -> Pending:
+        """Return a transaction that may wait (blocks; changes nothing, so that a worker thread may do it).
 
         Raises:
             RejectionError: Why no block could hold it, or BAD_RECORD when its records are not all there.
         """
-        pending = self._admit(submission.transaction, submission.records)
+        return self._check(submission.transaction, submission.records)
+
+    def post(self, pending: Pending) -> TransactionId:
+        """Take a checked transaction; it is passed on in this turn of the loop.
+
+        Raises:
+            RejectionError: The mempool has no room, or took it meanwhile.
+        """
+        self._add(pending)
         if len(self._posted) < POSTED_MAX:
             self._posted[pending.transaction_id] = _Posted(pending, self._now())
         else:
@@ -138,12 +150,12 @@ class Admission:
         """Take what a member passes on; what cannot wait is counted, not punished: views of the chain differ."""
         for item in message.items:
             try:
-                self._admit(item.transaction, item.records)
+                self._add(self._check(item.transaction, item.records))
             except RejectionError as error:
                 if error.reason is not RejectionReason.DUPLICATE_TRANSACTION:
                     self._counters.refused[error.reason] += 1
 
-    def _admit(self, transaction: bytes, records: tuple[bytes, ...]) -> Pending:
+    def _check(self, transaction: bytes, records: tuple[bytes, ...]) -> Pending:
         pending = pending_of(transaction, records)
         if self._mempool.is_known(pending.transaction_id):
             raise RejectionError(RejectionReason.DUPLICATE_TRANSACTION, "this transaction is known already")
@@ -153,9 +165,11 @@ class Admission:
         if len(found) != len(claims) or len(records) != len(claims):
             detail = f"{len(found)} of {len(claims)} records fit their addresses, {len(records)} were sent"
             raise RejectionError(RejectionReason.BAD_RECORD, detail)
+        return pending
+
+    def _add(self, pending: Pending) -> None:
         self._mempool.add(pending, self._chain.tip.height)
         self.on_waiting()
-        return pending
 
 
 def _frames(waiting: Sequence[Pending]) -> Iterator[bytes]:

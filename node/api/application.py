@@ -263,8 +263,10 @@ class _Views:
 
     async def submit(self, request: Request) -> Response:
         wait_s = _seconds(request.query_params.get("wait_s", "0"))
-        submission = decode_submission(await _body(request))
-        admitted = self._parts.admission.submit(submission)
+        admission = self._parts.admission
+        body = await _body(request)
+        pending = await trio.to_thread.run_sync(lambda: admission.check(decode_submission(body)))
+        admitted = admission.post(pending)
         place = await self._wait_for(admitted, wait_s)
         if place is None:
             return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
@@ -280,18 +282,18 @@ class _Views:
 
     async def _wait_for(self, wanted: TransactionId, wait_s: float) -> TransactionPlace | None:
         """Return where a transaction stands, once it does; None when it does not in time."""
+        appended = self._parts.consensus.appended
+        place = await trio.to_thread.run_sync(self._store.transaction, wanted)
         with trio.move_on_after(wait_s):
-            while True:
-                appended = self._parts.consensus.appended
-                place = self._store.transaction(wanted)
-                if place is not None or wait_s <= 0:
-                    return place
+            while place is None:
                 await appended.wait()
-        return None
+                appended = self._parts.consensus.appended
+                place = await trio.to_thread.run_sync(self._store.transaction, wanted)
+        return place
 
     async def sender(self, request: Request) -> Response:
         public_key = PublicKey(_hex(request.path_params["public_key"], HASH_BYTES, "public key"))
-        state = read_state(self._store, sender_key(public_key), SenderState)
+        state = await trio.to_thread.run_sync(read_state, self._store, sender_key(public_key), SenderState)
         sequences = [] if state is None else list(state.sequences)
         return json_answer(SenderAnswer(public_key=public_key.hex(), sequences=sequences))
 
@@ -324,7 +326,7 @@ class _Views:
 
     async def entry(self, request: Request) -> Response:
         tenant, bucket, name = _entry_name(request)
-        state = self._store.entry(tenant, bucket, name)
+        state = await trio.to_thread.run_sync(self._store.entry, tenant, bucket, name)
         if state is None:
             raise MissingError("no such entry")
         return json_answer(entry_answer(bucket, name, state))
@@ -361,7 +363,7 @@ class _Views:
 
     async def segment(self, request: Request) -> Response:
         segment_id = SegmentId(_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
-        state = self._store.segment(segment_id)
+        state = await trio.to_thread.run_sync(self._store.segment, segment_id)
         if state is None:
             raise MissingError("no such segment")
         return json_answer(segment_answer(segment_id, state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from node.client.chain import FOUND_MAX
 from node.submission import SUBMISSION_BYTES_MAX, Submission, encode_submission
 from storage.proofs import check_state_proof, check_transaction_proof, decode_state_proof, decode_transaction_proof
 from storage.state import EntryState, SegmentState, decode_state, entry_key, segment_key
+from storage.stores.leveldb import LevelDatabase
 from storage.transactions import DeleteEntries, EntryName, Extent, transaction_id
 from tests.node.api.site import SEAT, Site, open_site, read
 from tests.storage.ledger_world import (
@@ -54,6 +56,7 @@ from tests.storage.ledger_world import (
 
 NOBODY = "00" * 16
 NOTHING = "00" * 32
+NO_ENTRY = EntryName(bucket_tag=BUCKET, name_tag=name_tag("nothing"), version_id=None)
 CLIENT = signing_key("client").public.hex()
 
 
@@ -72,6 +75,47 @@ def stored(world: World, *names: str) -> bytes:
 
 def entry_path(name: str) -> str:
     return f"{TENANT.hex()}/{BUCKET.hex()}/{name_tag(name).hex()}"
+
+
+async def test_no_question_waits_for_the_disk_in_the_trio_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    transaction = stored(site.world, "a")
+    site.append(transaction)
+    own, threads = threading.get_ident(), set[int]()
+    get, scan = LevelDatabase.get, LevelDatabase.scan
+
+    def watched_get(database: LevelDatabase, store_key: bytes) -> bytes | None:
+        threads.add(threading.get_ident())
+        return get(database, store_key)
+
+    def watched_scan(
+        database: LevelDatabase, prefix: bytes, *, start: bytes | None = None, rows_max: int
+    ) -> list[tuple[bytes, bytes]]:
+        threads.add(threading.get_ident())
+        return scan(database, prefix, start=start, rows_max=rows_max)
+
+    monkeypatch.setattr(LevelDatabase, "get", watched_get)
+    monkeypatch.setattr(LevelDatabase, "scan", watched_scan)
+    named = transaction_id(transaction).hex()
+    for path in (
+        f"/v1/entries/{entry_path('a')}",
+        f"/v1/entries?tenant={TENANT.hex()}",
+        f"/v1/segments/{segment_id('a').hex()}",
+        f"/v1/senders/{CLIENT}",
+        f"/v1/transactions/{named}",
+        f"/v1/transactions/{named}?wait_s=1",
+        "/v1/blocks/1",
+        f"/v1/proofs/transaction/{named}",
+    ):
+        threads.clear()
+        assert (await site.http.get(path)).status_code == 200, path
+        assert threads, path
+        assert own not in threads, path
+    threads.clear()
+    posted = site.world.transaction(DeleteEntries(tenant=TENANT, entries=(NO_ENTRY,)))
+    body = encode_submission(Submission(transaction=posted, records=()))
+    assert (await site.http.post("/v1/transactions", content=body)).status_code == 202
+    assert threads
+    assert own not in threads
 
 
 async def test_status_says_where_the_node_stands(site: Site) -> None:
