@@ -25,7 +25,7 @@ from consensus.identifiers import (
     Signature,
     TransactionId,
 )
-from consensus.signing import Domain, SigningKey, domain_hash, sign_bytes
+from consensus.signing import Domain, SignatureMaker, domain_hash, sign_bytes
 from storage.identifiers import (
     COLUMNS_MAX,
     ROOT,
@@ -181,7 +181,7 @@ def transaction_sign_bytes(envelope: Envelope, genesis_hash: GenesisHash) -> byt
     return sign_bytes(Domain.TRANSACTION, genesis_hash, encode(envelope))
 
 
-def sign_transaction(envelope: Envelope, signing_key: SigningKey, genesis_hash: GenesisHash) -> bytes:
+def sign_transaction(envelope: Envelope, signing_key: SignatureMaker, genesis_hash: GenesisHash) -> bytes:
     """Return an encoded, signed transaction; the key must be the envelope's sender."""
     assert envelope.sender == signing_key.public, "signed by another than the sender"
     signature = signing_key.sign(transaction_sign_bytes(envelope, genesis_hash))

@@ -1,0 +1,275 @@
+"""What must hold after every step of every world (CONSENSUS, "Invariants"), watched from outside of the nodes.
+
+- Agreement: correct members append the same block at each height.
+- Validity: each decided block follows the one before by the rules, and gives the state root of a ledger of our own.
+- Lock safety, (a) of a member: after its precommit for v in round r it prevotes for another block only above a polka of
+  a round from r on; (b) of all: once q - liars correct members have precommitted v in r, fewer than that prevote for
+  another block later. A nil prevote is allowed: a member whose propose timeout ends says nil whatever it has locked.
+- Signed once: no correct member releases signatures of two values for one (height, round, kind), crashes included.
+- Certificates hold q distinct members, and only what their correct ones signed.
+- No correct member is accused: no evidence against it in a block; nor refused: no frame of it breaks a rule.
+- Replay of the log gives the state; whatever a power cut leaves, a node starts again.
+- Memory: what a member keeps of a height is bounded.
+
+Decisions after healing are timed by the world (world.py). A polka of which liars are part is known only to exist when
+enough correct members prevoted: q - liars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from consensus.blocks import header_hash
+from consensus.certificates import check_commit, check_polka, signers
+from consensus.chain import check_block, genesis_tip, next_tip
+from consensus.errors import RejectionError
+from consensus.height_state import start_state
+from consensus.proposals import Proposal
+from consensus.vote_keeper import POLKAS_KEPT, ROUNDS_KEPT
+from consensus.votes import Precommit, Prevote, SignedVote
+from node.inbox import MEMBER_MESSAGES_MAX
+from node.log_replay import replay_log
+from node.mempool import MEMPOOL_BYTES_MAX
+from storage.ledger import apply_block, check_transactions, genesis_state, ledger_context
+from storage.state import MemoryState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consensus.blocks import Block, DecidedBlock
+    from consensus.certificates import CommitCertificate, PolkaCertificate
+    from consensus.chain import ChainRules, ChainTip
+    from consensus.evidence import Evidence
+    from consensus.genesis import Genesis
+    from consensus.height_state import HeightState
+    from consensus.identifiers import BlockHash, Height, MemberIndex, Round, StateRoot
+    from consensus.signing import SignatureCheck
+    from consensus.votes import Vote
+    from node.write_ahead_log import LogContents
+
+TALLIES_MAX: Final = 4 * (2 * ROUNDS_KEPT + 1)
+"""Rounds within reach, and those that certificates moved a member through."""
+
+
+class Invariant(StrEnum):
+    """What was broken."""
+
+    AGREEMENT = "agreement"
+    VALIDITY = "validity"
+    LOCK_SAFETY = "lock safety"
+    SIGNED_ONCE = "signed once"
+    CERTIFICATES = "certificates"
+    NOBODY_CORRECT_ACCUSED = "nobody correct is accused"
+    NOBODY_CORRECT_REFUSED = "nobody correct is refused"
+    REPLAY_IS_STATE = "replay is state"
+    STARTS_AGAIN = "starts again"
+    MEMORY = "memory is bounded"
+    DECIDES_AFTER_HEALING = "decides after healing"
+    NO_BUG = "no assertion fails"
+
+
+class InvariantError(AssertionError):
+    """An invariant does not hold in this world."""
+
+    def __init__(self, invariant: Invariant, detail: str) -> None:
+        super().__init__(f"{invariant}: {detail}")
+        self.invariant = invariant
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class _Votes:
+    """What correct members signed at one height."""
+
+    prevoters: dict[tuple[Round, BlockHash], set[MemberIndex]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    precommitters: dict[tuple[Round, BlockHash], set[MemberIndex]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    locks: dict[MemberIndex, tuple[Round, BlockHash]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    """The last block that each member precommitted."""
+
+
+class Watch:
+    """Sees what correct nodes sign, append and refuse; raises InvariantError."""
+
+    def __init__(
+        self, genesis: Genesis, rules: ChainRules, liars: frozenset[MemberIndex], check: SignatureCheck
+    ) -> None:
+        """Watch a world whose liars are known; its budget is that of the rules, whatever its nodes believe."""
+        self._rules = rules
+        self._liars = liars
+        self._check = check
+        budget = rules.members.budget
+        self._quorum = budget.members - budget.failures
+        self._possible = self._quorum - len(liars)
+        """So many correct votes make a certificate possible, with all liars' help."""
+        self._statements: dict[tuple[str, MemberIndex, Height, Round], object] = {}
+        self._votes: dict[Height, _Votes] = {}
+        self._context = ledger_context(genesis)
+        self._ledger = MemoryState()
+        change = genesis_state(genesis)
+        self._ledger.commit(change.values, change.pages)
+        self._tips: list[ChainTip] = [genesis_tip(genesis, change.state_root)]
+        self.rounds_decided: list[Round] = []
+
+    @property
+    def height(self) -> Height:
+        """The highest that any correct node has appended."""
+        return self._tips[-1].height
+
+    # --- signatures --------------------------------------------------------------------------------------------------
+
+    def on_vote(self, signed: SignedVote) -> bool:
+        """A correct member released a vote; say whether for the first time."""
+        vote = signed.vote
+        is_new = self._note_statement((type(vote).__name__, vote.member, vote.height, vote.round), vote)
+        if not is_new or vote.block_hash is None:
+            return is_new
+        votes = self._votes.setdefault(vote.height, _Votes())
+        if isinstance(vote, Prevote):
+            self._check_prevote(votes, vote, vote.block_hash)
+            votes.prevoters.setdefault((vote.round, vote.block_hash), set()).add(vote.member)
+            self._check_locked(votes, vote.round, vote.block_hash)
+        else:
+            votes.locks[vote.member] = vote.round, vote.block_hash
+            votes.precommitters.setdefault((vote.round, vote.block_hash), set()).add(vote.member)
+        return True
+
+    def on_proposal(self, proposal: Proposal) -> None:
+        """A correct member released a proposal."""
+        self._note_statement(("Proposal", proposal.proposer, proposal.height, proposal.round), proposal)
+
+    def _note_statement(self, place: tuple[str, MemberIndex, Height, Round], statement: Vote | Proposal) -> bool:
+        known = self._statements.setdefault(place, statement)
+        if known is statement:
+            return True
+        if known != statement:
+            raise InvariantError(Invariant.SIGNED_ONCE, f"{statement} after {known}")
+        return False
+
+    def _check_prevote(self, votes: _Votes, vote: Prevote, block_hash: BlockHash) -> None:
+        lock = votes.locks.get(vote.member)
+        if lock is None or lock[1] == block_hash or vote.round <= lock[0]:
+            return
+        valid_round = vote.valid_round
+        prevoters = votes.prevoters.get((valid_round, block_hash), ())
+        if not lock[0] <= valid_round < vote.round or len(prevoters) < self._possible:
+            detail = f"member {vote.member}, locked on {lock[1].hex()[:8]} in round {lock[0]}, prevotes {vote}"
+            raise InvariantError(Invariant.LOCK_SAFETY, detail)
+
+    def _check_locked(self, votes: _Votes, round_: Round, block_hash: BlockHash) -> None:
+        """No second polka is possible after a possible commit."""
+        if len(votes.prevoters[round_, block_hash]) < self._possible:
+            return
+        for (locked_round, locked_hash), members in votes.precommitters.items():
+            if locked_round < round_ and locked_hash != block_hash and len(members) >= self._possible:
+                detail = (
+                    f"{locked_hash.hex()[:8]} may be committed in round {locked_round},"
+                    f" {block_hash.hex()[:8]} may have a polka in round {round_}"
+                )
+                raise InvariantError(Invariant.LOCK_SAFETY, detail)
+
+    # --- blocks ------------------------------------------------------------------------------------------------------
+
+    def on_appended(self, member: MemberIndex, decided: DecidedBlock, state_root: StateRoot) -> None:
+        """A correct member appended a block."""
+        header = decided.block.header
+        if header.height > self.height + 1:
+            raise InvariantError(Invariant.VALIDITY, f"member {member} appends {header.height} on {self.height}")
+        self._check_commit(decided.commit)
+        for polka in decided.polkas:
+            self._check_polka(polka)
+        if header.height == self.height + 1:
+            self._extend(decided)
+        tip = self._tips[header.height]
+        if tip.block_hash != header_hash(header):
+            named = f"{header_hash(header).hex()[:8]}, others {tip.block_hash.hex()[:8]}"
+            raise InvariantError(Invariant.AGREEMENT, f"height {header.height}: member {member} has {named}")
+        if tip.state_root != state_root:
+            raise InvariantError(Invariant.AGREEMENT, f"height {header.height}: state root of member {member}")
+
+    def check_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Evidence that a correct member believes, or that stands in a block."""
+        for proof in evidence:
+            first = proof.first
+            accused = first.vote.member if isinstance(first, SignedVote) else first.proposal.proposer
+            if accused not in self._liars:
+                raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"member {accused} by {proof}")
+
+    def on_refused(self, sender: MemberIndex, receiver: MemberIndex, error: Exception) -> None:
+        """A correct member refused what another one sent."""
+        if sender not in self._liars:
+            detail = f"member {receiver} refuses member {sender}: {error}"
+            raise InvariantError(Invariant.NOBODY_CORRECT_REFUSED, detail)
+
+    def _extend(self, decided: DecidedBlock) -> None:
+        """Follow the chain with rules, ledger and certificates of our own."""
+        block, tip = decided.block, self._tips[-1]
+        try:
+            check_block(block, tip, self._rules, self, self._check)
+        except RejectionError as error:
+            raise InvariantError(Invariant.VALIDITY, f"height {block.header.height}: {error}") from error
+        if (decided.commit.height, decided.commit.block_hash) != (block.header.height, header_hash(block.header)):
+            raise InvariantError(Invariant.CERTIFICATES, f"height {block.header.height}: of another block")
+        self.check_evidence(block.evidence)
+        change = apply_block(self._context, self._ledger, block)
+        self._ledger.commit(change.values, change.pages)
+        self._tips.append(next_tip(decided, change.state_root))
+        self.rounds_decided.append(decided.commit.round)
+
+    def check_transactions(self, transactions: Sequence[bytes]) -> None:
+        """The Application's part of check_block()."""
+        check_transactions(self._context, transactions, self._check)
+
+    def apply(self, block: Block) -> StateRoot:
+        """The Application's other part; nobody asks."""
+        raise AssertionError(f"the watch applies block {block.header.height} itself")
+
+    def _check_commit(self, certificate: CommitCertificate) -> None:
+        try:
+            check_commit(certificate, self._rules.members, self._check)
+        except RejectionError as error:
+            raise InvariantError(Invariant.CERTIFICATES, str(error)) from error
+        for member in self._correct_signers(certificate):
+            place = (Precommit.__name__, member, certificate.height, certificate.round)
+            said = self._statements.get(place)
+            if not isinstance(said, Precommit) or said.block_hash != certificate.block_hash:
+                raise InvariantError(Invariant.CERTIFICATES, f"member {member} said {said}, not {certificate}")
+
+    def _check_polka(self, certificate: PolkaCertificate) -> None:
+        try:
+            check_polka(certificate, self._rules.members, self._check)
+        except RejectionError as error:
+            raise InvariantError(Invariant.CERTIFICATES, str(error)) from error
+        for member in self._correct_signers(certificate):
+            said = self._statements.get((Prevote.__name__, member, certificate.height, certificate.round))
+            if not isinstance(said, Prevote) or said.block_hash != certificate.block_hash:
+                raise InvariantError(Invariant.CERTIFICATES, f"member {member} said {said}, not {certificate}")
+
+    def _correct_signers(self, certificate: CommitCertificate | PolkaCertificate) -> list[MemberIndex]:
+        members = signers(certificate)
+        if len(set(members)) < self._quorum:
+            raise InvariantError(Invariant.CERTIFICATES, f"{len(members)} members, {self._quorum} are a quorum")
+        return [member for member in members if member not in self._liars]
+
+
+def check_replay(state: HeightState, contents: LogContents | None) -> None:
+    """Raise unless the log gives the state."""
+    assert contents is not None, "the log has been begun"
+    replayed = replay_log(start_state(state.context), contents)
+    if replayed.state != state:
+        detail = f"member {state.context.me}, height {state.context.height}: {len(contents.entries)} entries"
+        raise InvariantError(Invariant.REPLAY_IS_STATE, detail)
+
+
+def check_memory(state: HeightState, queued: int, mempool_bytes: int) -> None:
+    """Raise if a member keeps more than it may."""
+    members = state.context.budget.members
+    if (
+        len(state.keeper.tallies) > TALLIES_MAX
+        or len(state.keeper.polkas) > POLKAS_KEPT + TALLIES_MAX
+        or queued > members * MEMBER_MESSAGES_MAX
+        or mempool_bytes > MEMPOOL_BYTES_MAX
+    ):
+        detail = f"{len(state.keeper.tallies)} tallies, {len(state.keeper.polkas)} polkas, {queued} queued"
+        raise InvariantError(Invariant.MEMORY, detail)

@@ -1,0 +1,269 @@
+"""A disk that fails as disks do: unflushed writes are lost or torn in a power cut, writes and flushes are refused.
+
+Model, per file: what processes see (the page cache), what is durable, and the changes between the two in order. A power
+cut makes a prefix of them durable, the next one perhaps in part: cut anywhere, its rest missing or zeros. The end of
+a process alone loses nothing of the page cache. Rows (LevelDB): a batch is atomic and durable once write() returns;
+refused, it may be there or not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.errors import FatalStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+    from storage.stores.leveldb import WriteBatch
+
+
+class PowerCutError(BaseException):
+    """The machine stops here; no code of a node may catch it."""
+
+
+class Trap(Enum):
+    """What goes wrong at one of the next operations."""
+
+    POWER_CUT = "power cut"
+    WRITE_FAILS = "write fails"
+    FLUSH_FAILS = "flush fails"
+    DISK_FULL = "disk full"
+
+
+@dataclass(slots=True)
+class _Change:
+    """A write at an offset, or with None as content the new length."""
+
+    offset: int
+    content: bytes | None
+
+
+@dataclass(slots=True)
+class _Contents:
+    seen: bytearray = field(default_factory=bytearray)
+    durable: bytes = b""
+    unflushed: list[_Change] = field(default_factory=list[_Change])
+
+    def change(self, change: _Change) -> None:
+        self.unflushed.append(change)
+        _apply(self.seen, change)
+
+    def flush(self) -> None:
+        self.unflushed.clear()
+        self.durable = bytes(self.seen)
+
+    def lose(self, rng: Random) -> None:
+        """Keep a prefix of what was not flushed, the next change perhaps in part."""
+        if not self.unflushed:
+            return
+        kept = rng.randrange(len(self.unflushed) + 1)
+        content = bytearray(self.durable)
+        for change in self.unflushed[:kept]:
+            _apply(content, change)
+        torn = self.unflushed[kept] if kept < len(self.unflushed) else None
+        if torn is not None and torn.content is not None:
+            whole = len(torn.content)
+            part = torn.content[: rng.randrange(whole + 1)]
+            _apply(content, _Change(torn.offset, part.ljust(rng.choice((len(part), whole)), b"\0")))
+        self.seen = content
+        self.flush()
+
+
+def _apply(content: bytearray, change: _Change) -> None:
+    if change.content is None:
+        del content[change.offset :]
+        return
+    content.extend(bytes(max(0, change.offset - len(content))))
+    content[change.offset : change.offset + len(change.content)] = change.content
+
+
+class SimulatedDisk:
+    """The disk of one node: implements node.disk.Disk, and holds its rows."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._files: dict[Path, _Contents] = {}
+        self._trap: Trap | None = None
+        self._countdown = 0
+        self._refused = False
+        self.chain = SimulatedRows(self, Path("chain"))
+        self.records = SimulatedRows(self, Path("records"))
+
+    def arm(self, trap: Trap, countdown: int) -> None:
+        """Have an operation that the trap fits fail, after this many others."""
+        self._trap, self._countdown = trap, countdown
+
+    def disarm(self) -> None:
+        """Let nothing fail from now on."""
+        self._trap = None
+
+    def lose_power(self) -> None:
+        """Lose what was not flushed, or some of it."""
+        for contents in self._files.values():
+            contents.lose(self._rng)
+
+    def wipe(self, path: Path) -> None:
+        """Lose a file."""
+        self._files.pop(path, None)
+
+    def copy(self) -> SimulatedDisk:
+        """Return a disk with the files that processes see here; nothing fails on it."""
+        scratch = SimulatedDisk(self._rng)
+        for path, contents in self._files.items():
+            scratch._files[path] = _Contents(bytearray(contents.seen), bytes(contents.seen))  # noqa: SLF001 (its own)
+        return scratch
+
+    def refused_lately(self) -> bool:
+        """Say whether it refused something since this was last asked."""
+        refused, self._refused = self._refused, False
+        return refused
+
+    def exists(self, path: Path) -> bool:
+        """Say whether there is a file."""
+        return path in self._files
+
+    def open(self, path: Path) -> SimulatedFile:
+        """Open a file that is there."""
+        if path not in self._files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return SimulatedFile(self, self._files[path])
+
+    def open_or_create(self, path: Path) -> SimulatedFile:
+        """Open a file, durably made if there is none."""
+        return SimulatedFile(self, self._files.setdefault(path, _Contents()))
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Give a file new content; a power cut leaves the old or the new."""
+        self.refuse(Trap.WRITE_FAILS, Trap.DISK_FULL, Trap.FLUSH_FAILS)
+        is_cut = self.springs(Trap.POWER_CUT)
+        if not is_cut or self._rng.random() < 1 / 2:
+            self._files[path] = _Contents(bytearray(content), content)
+        if is_cut:
+            raise PowerCutError
+
+    def springs(self, *traps: Trap) -> bool:
+        """Count an operation, and say whether one of these traps springs at it."""
+        if self._trap not in traps:
+            return False
+        self._countdown -= 1
+        if self._countdown > 0:
+            return False
+        self._trap = None
+        self._refused = True
+        return True
+
+    def refuse(self, *traps: Trap) -> None:
+        """Raise OSError if one of these traps springs."""
+        if self.springs(*traps):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def toss(self) -> bool:
+        """Decide what nobody can know."""
+        return self._rng.random() < 1 / 2
+
+    def lose_pages(self, contents: _Contents) -> None:
+        """Lose of one file what was not flushed, or some of it."""
+        contents.lose(self._rng)
+
+    def part_of(self, byte_count: int) -> int:
+        """Return how much of a write a nearly full disk takes."""
+        return self._rng.randrange(byte_count)
+
+
+@dataclass(slots=True)
+class SimulatedFile:
+    """Implements node.disk.DiskFile."""
+
+    disk: SimulatedDisk
+    contents: _Contents
+
+    def byte_count(self) -> int:
+        """Return how long it is."""
+        return len(self.contents.seen)
+
+    def read(self, byte_count: int) -> bytes:
+        """Return its first bytes."""
+        return bytes(self.contents.seen[:byte_count])
+
+    def write(self, content: bytes | bytearray, offset: int) -> int:
+        """Write at an offset."""
+        if not content:
+            return 0
+        self.disk.refuse(Trap.WRITE_FAILS)
+        taken = self.disk.part_of(len(content)) if self.disk.springs(Trap.DISK_FULL) else len(content)
+        self.contents.change(_Change(offset, bytes(content[:taken])))
+        if self.disk.springs(Trap.POWER_CUT):
+            raise PowerCutError
+        return taken
+
+    def flush(self) -> None:
+        """Make what was written durable."""
+        if self.disk.springs(Trap.POWER_CUT):
+            raise PowerCutError
+        if self.disk.springs(Trap.FLUSH_FAILS):
+            # The kernel forgets that these pages were dirty: they may be gone.
+            self.disk.lose_pages(self.contents)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.contents.flush()
+
+    def cut(self, byte_count: int) -> None:
+        """Make it this long."""
+        if byte_count < len(self.contents.seen):
+            self.contents.change(_Change(byte_count, None))
+        if self.disk.springs(Trap.POWER_CUT):
+            raise PowerCutError
+
+    def close(self) -> None:
+        """Nothing is lost by it."""
+
+
+@dataclass(slots=True)
+class SimulatedRows:
+    """Implements RowStore."""
+
+    disk: SimulatedDisk
+    directory: Path
+    _rows: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+
+    def get(self, store_key: bytes) -> bytes | None:
+        """Return a row's value."""
+        return self._rows.get(store_key)
+
+    def scan(self, prefix: bytes, *, start: bytes | None = None, rows_max: int) -> list[tuple[bytes, bytes]]:
+        """Return rows in order."""
+        store_keys = sorted(store_key for store_key in self._rows if store_key.startswith(prefix))
+        first = bisect_left(store_keys, start or prefix)
+        return [(store_key, self._rows[store_key]) for store_key in store_keys[first : first + rows_max]]
+
+    def iterate(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield rows in order."""
+        yield from self.scan(prefix, rows_max=len(self._rows))
+
+    def write(self, batch: WriteBatch) -> None:
+        """Apply a batch: all of it or nothing."""
+        is_cut = self.disk.springs(Trap.POWER_CUT)
+        is_refused = not is_cut and self.disk.springs(Trap.WRITE_FAILS, Trap.FLUSH_FAILS, Trap.DISK_FULL)
+        if not (is_cut or is_refused) or self.disk.toss():
+            for store_key, value in batch.operations:
+                if value is None:
+                    self._rows.pop(store_key, None)
+                else:
+                    self._rows[store_key] = bytes(value)
+        if is_cut:
+            raise PowerCutError
+        if is_refused:
+            raise FatalStoreError(f"{self.directory}: the disk failed to make a write durable")
+
+    def purge(self, first: bytes, last: bytes) -> None:
+        """Deleted rows are gone already."""
+
+    def close(self) -> None:
+        """Nothing to do."""

@@ -1,0 +1,521 @@
+"""One node in a world: the real member, chain, ledger, signer, log, mempool door and catch-up on a simulated disk.
+
+Three things are models: the link (network.py), the process (a Task that a power cut or a refused write ends, and that a
+supervisor starts again), and the records task, which is left out: a node that caught up asks for no records.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
+
+from consensus.errors import GrandestError, RejectionError
+from consensus.identifiers import MemberIndex, Milliseconds
+from consensus.messages import ProposalMessage, VoteMessage, decode_message
+from node.admission import STALLED_S, Admission
+from node.catch_up_task import CatchUpServer, run_catch_up
+from node.consensus_task import LISTEN_S
+from node.errors import NodeError, PeerUnreachableError
+from node.inbox import OfferedBlock
+from node.ledger_chain import LedgerChain
+from node.member import Member
+from node.member_parts import MemberParts
+from node.mempool import Mempool
+from node.message_gate import SecondCopyError
+from node.signer import RECORD_NAME, Signer, create_signer_record
+from node.telemetry import NodeCounters
+from node.write_ahead_log import WriteAheadLog
+from storage.errors import StorageError
+from storage.stores.blocks import open_chain_in
+from storage.stores.records import RecordStore
+from testnet.simulation.checkers import Invariant, InvariantError, check_memory, check_replay
+from testnet.simulation.disks import PowerCutError, SimulatedDisk
+from testnet.simulation.faults import Lie
+from testnet.simulation.liars import Liar
+from testnet.simulation.timeline import FOREVER, SECOND_US, Task, sleep
+from testnet.simulation.workload import GENESIS_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from consensus.blocks import DecidedBlock
+    from consensus.chain import ChainRules
+    from consensus.genesis import Genesis
+    from consensus.identifiers import Height
+    from consensus.messages import TransactionsMessage
+    from consensus.signing import SignatureCheck, SignatureMaker
+    from node.node_chain import Appended
+    from node.outbox import Outbox
+    from node.peer_help import PeerHeights
+    from node.submission import Submission
+    from testnet.simulation.checkers import Watch
+    from testnet.simulation.network import Network
+    from testnet.simulation.timeline import Timeline
+
+ReturnT = TypeVar("ReturnT")
+ArgumentsT = TypeVarTuple("ArgumentsT")
+
+HOME: Final = Path("home")
+WAL: Final = HOME / "wal"
+DISK_US: Final = (50, 600)
+"""What a call that may block takes: a flush on a good disk."""
+RESTART_US: Final = (50_000, 2 * SECOND_US)
+"""How soon a supervisor starts a process that has ended."""
+REPLAYS_CHECKED: Final = 1 / 16
+PROPOSAL_TAG: Final = 32
+VOTE_TAG: Final = 33
+TAG_AT: Final = 2
+"""Where a frame's tag stands: behind the heads of two short arrays."""
+ASK_US: Final = 100_000
+"""How long it takes to notice that nobody answers at a closed port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all nodes of a world share."""
+
+    timeline: Timeline
+    network: Network
+    watch: Watch
+    genesis: Genesis
+    rules: ChainRules
+    check: SignatureCheck
+    peers: list[SimulatedNode]
+
+
+@dataclass(slots=True)
+class _Process:
+    """What is lost when a process ends."""
+
+    member: Member
+    admission: Admission
+    mempool: Mempool
+    server: CatchUpServer
+    chain: LedgerChain
+    log: WriteAheadLog
+    is_listening: bool = True
+    is_idle: bool = False
+
+
+class SimulatedNode:
+    """One seat: its disk, and its process while it runs. Implements Outbox, Asker, MemberEvents and CatchingUp."""
+
+    def __init__(
+        self, around: Surroundings, seat: MemberIndex, signing_key: SignatureMaker, rng: Random, lies: frozenset[Lie]
+    ) -> None:
+        """Install a seat that has never signed; start() runs it."""
+        self.seat = seat
+        self._around = around
+        self._signing_key = signing_key
+        self._rng = rng
+        self.disk = SimulatedDisk(rng)
+        create_signer_record(HOME, self.disk)
+        self.clock_offset_ms = 0
+        self.slow_us = 0
+        self.restarts = 0
+        self._process: _Process | None = None
+        self._tasks: tuple[Task, ...] = ()
+        self._answers: dict[int, bytes | None] = {}
+        self._asked = 0
+        self.liar = self._new_liar(lies) if lies else None
+
+    def _new_liar(self, lies: frozenset[Lie]) -> Liar:
+        return Liar(
+            seat=self.seat,
+            members=self._around.rules.members.budget.members,
+            lies=lies,
+            signing_key=self._signing_key,
+            genesis_hash=self._around.rules.members.genesis_hash,
+            rng=Random(self._rng.random()),
+            send=self._pass,
+        )
+
+    # --- the process -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Say whether the process runs."""
+        return self._process is not None
+
+    @property
+    def is_taking_part(self) -> bool:
+        """Say whether the process has recovered."""
+        return self._process is not None and not self._process.is_listening
+
+    @property
+    def member(self) -> Member | None:
+        """The member, while the process runs."""
+        return None if self._process is None else self._process.member
+
+    def start(self) -> None:
+        """Start the process on what the disk holds."""
+        if self._process is not None:
+            return
+        self.restarts += 1
+        try:
+            self._process = self._open()
+        except PowerCutError:
+            self._end_and_restart(loses_power=True)
+            return
+        except (GrandestError, OSError) as error:
+            self._refuse_start(error)
+            return
+        timeline = self._around.timeline
+        self._tasks = (
+            Task(timeline, self._run(self._process), self._on_end),
+            Task(timeline, run_catch_up(self, self), self._on_end),
+            Task(timeline, self._pass_on(self._process), self._on_end),
+        )
+
+    def stop(self, *, loses_power: bool) -> None:
+        """End the process where it stands; with the power go the writes that were not flushed."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = ()
+        self._process = None
+        self._answers.clear()
+        if loses_power:
+            self.disk.lose_power()
+
+    def forget(self) -> None:
+        """Amnesia: a liar starts again as if its seat had never signed."""
+        assert self.liar is not None, "a correct member never forgets"
+        self.stop(loses_power=False)
+        self.disk.wipe(HOME / RECORD_NAME)
+        self.disk.wipe(WAL / "log")
+        self.disk.disarm()
+        create_signer_record(HOME, self.disk)
+        self.start()
+
+    def _open(self) -> _Process:
+        around = self._around
+        store = open_chain_in(self.disk.chain, around.genesis, around.check)
+        records = RecordStore(self.disk.records)
+        chain = LedgerChain(store=store, records=records, rules=around.rules, seat=self.seat, check=around.check)
+        signer = Signer(HOME, self._signing_key, around.rules.members.genesis_hash, self.disk)
+        log = WriteAheadLog(WAL, around.rules.members.genesis_hash, self.disk)
+        mempool, counters = Mempool(), NodeCounters()
+        outbox: Outbox = self if self.liar is None else self.liar
+        admission = Admission(chain=chain, mempool=mempool, outbox=outbox, counters=counters, now=self.now)
+        member = Member(
+            MemberParts(
+                seat=self.seat,
+                members=around.rules.members,
+                parameters=around.rules.parameters,
+                chain=chain,
+                signer=signer,
+                log=log,
+                mempool=mempool,
+                outbox=outbox,
+                counters=counters,
+                events=self,
+                run_blocking=self._run_blocking,
+                monotonic_s=self.now,
+                wall_ms=self._wall_ms,
+                check=around.check,
+            )
+        )
+        server = CatchUpServer(
+            seat=self.seat,
+            signing_key=self._signing_key,
+            genesis_hash=around.rules.members.genesis_hash,
+            chain=chain,
+            store=store,
+            signer=signer,
+            run_blocking=_run_at_once,
+        )
+        admission.on_waiting = self._wake
+        return _Process(
+            member=member, admission=admission, mempool=mempool, server=server, chain=chain, log=log
+        )
+
+    async def _run(self, process: _Process) -> None:
+        """What ConsensusTask.run() does, in virtual time."""
+        await sleep(int(LISTEN_S * SECOND_US))
+        await process.member.recover()
+        process.is_listening = False
+        while True:
+            await process.member.advance()
+            self._look(process)
+            if process.member.has_queued:
+                if self.slow_us:
+                    await sleep(self.slow_us)
+                continue
+            span_s = process.member.next_moment() - self.now()
+            if span_s > 0:
+                process.is_idle = True
+                await sleep(FOREVER if span_s == math.inf else math.ceil(span_s * SECOND_US))
+                process.is_idle = False
+
+    async def _pass_on(self, process: _Process) -> None:
+        """What Admission.run() does, in virtual time; published transactions are told to every member."""
+        while True:
+            await sleep(int(STALLED_S * SECOND_US))
+            process.admission.pass_on(self.broadcast)
+
+    async def _run_blocking(self, function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:
+        """Take the time of a disk, before or after: a node may stop with the work done and nobody told."""
+        span_us = self._rng.randrange(*DISK_US) + self.slow_us
+        if self._rng.random() < 1 / 2:
+            await sleep(span_us)
+            return function(*arguments)
+        returned = function(*arguments)
+        await sleep(span_us)
+        return returned
+
+    def _look(self, process: _Process) -> None:
+        if self.liar is None:
+            check_memory(process.member.state, int(process.member.has_queued), process.mempool.byte_count)
+
+    def _on_end(self, error: BaseException) -> None:
+        """Tell what the world did to the process from what it did to itself."""
+        match error:
+            case PowerCutError():
+                self._end_and_restart(loses_power=True)
+            case InvariantError():
+                raise error
+            case _ if self.liar is not None:
+                self._end_and_restart(loses_power=False)
+            case SecondCopyError():
+                raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"node {self.seat}: {error}") from error
+            case NodeError() | StorageError() | OSError():
+                process = self._process
+                if process is not None and process.is_listening:
+                    self._refuse_start(error)
+                else:
+                    self._end_and_restart(loses_power=False)
+            case _:
+                raise InvariantError(Invariant.NO_BUG, f"node {self.seat}: {error!r}") from error
+
+    def _refuse_start(self, error: BaseException) -> None:
+        """A disk that refuses may refuse a start; one that is well again may not."""
+        if self.liar is None and not self.disk.refused_lately():
+            raise InvariantError(Invariant.STARTS_AGAIN, f"node {self.seat}: {error}") from error
+        self._end_and_restart(loses_power=False)
+
+    def _end_and_restart(self, *, loses_power: bool) -> None:
+        self.stop(loses_power=loses_power)
+        self._around.timeline.after(self._rng.randrange(*RESTART_US), self.start)
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def receive(self, sender: MemberIndex, frame: bytes) -> None:
+        """Take a frame from the network."""
+        process = self._process
+        if process is None:
+            return
+        if self.liar is not None:
+            self.liar.hear(frame)
+        try:
+            process.member.receive(sender, frame)
+        except RejectionError as error:
+            if self.liar is None:
+                self._around.watch.on_refused(sender, self.seat, error)
+        except SecondCopyError as error:
+            if self.liar is None:
+                raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"node {self.seat}: {error}") from error
+        if process.is_idle:
+            self._wake()
+
+    def submit(self, submission: Submission) -> bool:
+        """Post a transaction at this node; False when it cannot take it."""
+        if self._process is None:
+            return False
+        try:
+            self._process.admission.submit(submission)
+        except RejectionError:
+            return False
+        self._process.admission.pass_on(self.broadcast)
+        return True
+
+    def say_status_to_all(self) -> None:
+        """All links have come up."""
+        if self._process is not None:
+            for peer in self._around.peers:
+                if peer.seat != self.seat:
+                    self._process.member.say_status(peer.seat)
+
+    def _wake(self) -> None:
+        if self._process is not None and self._process.is_idle and self._tasks:
+            self._tasks[0].wake()
+
+    # --- Outbox ------------------------------------------------------------------------------------------------------
+
+    def send(self, member: MemberIndex, frame: bytes) -> None:
+        """Send to one member."""
+        if member != self.seat:
+            self._pass(member, frame)
+
+    def broadcast(self, frame: bytes) -> None:
+        """Send to every other member; what a correct seat says passes the watch first."""
+        if self.liar is None:
+            self._show(frame)
+        for peer in self._around.peers:
+            if peer.seat != self.seat:
+                self._pass(peer.seat, frame)
+
+    def _pass(self, member: MemberIndex, frame: bytes) -> None:
+        self._around.network.send(self.seat, member, frame, self._arrive)
+
+    def _arrive(self, sender: int, receiver: int, frame: bytes) -> None:
+        self._around.peers[receiver].receive(MemberIndex(sender), frame)
+
+    def _show(self, frame: bytes) -> None:
+        watch = self._around.watch
+        if frame[TAG_AT] == VOTE_TAG:
+            message = decode_message(frame)
+            assert isinstance(message, VoteMessage), "the tag says so"
+            if watch.on_vote(message.signed) and self._rng.random() < REPLAYS_CHECKED:
+                self._check_replay()
+        elif frame[TAG_AT] == PROPOSAL_TAG:
+            message = decode_message(frame)
+            assert isinstance(message, ProposalMessage), "the tag says so"
+            watch.on_proposal(message.signed.proposal)
+            watch.check_evidence(message.block.evidence)
+
+    def _check_replay(self) -> None:
+        """A vote was said for the first time: the log was flushed just before, and holds all that led to it."""
+        process = self._process
+        assert process is not None, "somebody speaks"
+        scratch = self.disk.copy()
+        copy = WriteAheadLog(WAL, self._around.rules.members.genesis_hash, scratch)
+        check_replay(process.member.state, copy.read())
+
+    # --- MemberEvents ------------------------------------------------------------------------------------------------
+
+    def on_appended(self, appended: Appended) -> None:
+        """A block is durable."""
+        process = self._process
+        assert process is not None, "somebody appends"
+        process.admission.on_appended()
+        tip = process.chain.tip
+        if self.liar is None:
+            assert tip.last is not None, "a block was appended"
+            self._around.watch.on_appended(self.seat, tip.last, tip.state_root)
+        process.admission.pass_on(self.broadcast)
+
+    def on_peer_ahead(self) -> None:
+        """Have catch-up look."""
+        if len(self._tasks) > 1 and self._waits_for_peer:
+            self._tasks[1].wake()
+
+    def on_transactions(self, message: TransactionsMessage) -> None:
+        """Let them wait in the mempool."""
+        if self._process is not None:
+            self._process.admission.take(message)
+
+    # --- CatchingUp and Asker ----------------------------------------------------------------------------------------
+
+    _waits_for_peer = False
+
+    @property
+    def height(self) -> Height:
+        """One above the chain."""
+        assert self._process is not None, "a task of the process asks"
+        return self._process.member.height
+
+    @property
+    def peers(self) -> PeerHeights:
+        """Where the other members stand."""
+        assert self._process is not None, "a task of the process asks"
+        return self._process.member.peers
+
+    def now(self) -> float:
+        """Return seconds of this node's monotonic clock."""
+        return self._around.timeline.now_us / SECOND_US
+
+    def _wall_ms(self) -> Milliseconds:
+        return Milliseconds(GENESIS_MS + self._around.timeline.now_us // 1_000 + self.clock_offset_ms)
+
+    async def pause(self, span_s: float) -> None:
+        """Wait."""
+        await sleep(int(span_s * SECOND_US))
+
+    async def wait_for_peer_ahead(self, span_s: float) -> None:
+        """Wait until a member says that it is ahead."""
+        self._waits_for_peer = True
+        await sleep(FOREVER if span_s == math.inf else int(span_s * SECOND_US))
+        self._waits_for_peer = False
+
+    async def offer_decided(self, decided: DecidedBlock) -> None:
+        """Append a block of catch-up."""
+        process = self._process
+        assert process is not None, "a task of the process offers"
+        answers: list[RejectionError | None] = []
+        task = self._tasks[1]
+
+        def answer(refusal: RejectionError | None) -> None:
+            answers.append(refusal)
+            task.wake()
+
+        process.member.offer(OfferedBlock(decided=decided, answer=answer))
+        self._wake()
+        while not answers:
+            await sleep(FOREVER)
+        if answers[0] is not None:
+            raise answers[0]
+
+    async def request(self, member: MemberIndex, payload: bytes, deadline_s: float) -> bytes:
+        """Ask another node's catch-up server."""
+        self._asked += 1
+        number = self._asked
+        self._around.network.send(self.seat, member, payload, lambda _a, _b, asked: self._serve(member, number, asked))
+        waited_us, deadline_us = 0, int(deadline_s * SECOND_US)
+        while number not in self._answers and waited_us < deadline_us:
+            before_us = self._around.timeline.now_us
+            await sleep(deadline_us - waited_us)
+            waited_us += self._around.timeline.now_us - before_us
+        answer = self._answers.pop(number, None)
+        if answer is None:
+            raise PeerUnreachableError(f"member {member} does not answer")
+        return answer
+
+    def refuse(self, member: MemberIndex, error: RejectionError) -> None:
+        """A member lied in catch-up."""
+        if self.liar is None:
+            self._around.watch.on_refused(member, self.seat, error)
+
+    def _serve(self, member: MemberIndex, number: int, payload: bytes) -> None:
+        """The question has arrived at the other node; a closed port is noticed, a silent one is not."""
+        peer = self._around.peers[member]
+        answer = peer.answer(payload)
+        if answer is None:
+            self._around.timeline.after(ASK_US, lambda: self._take_answer(number, None))
+            return
+        self._around.network.send(member, self.seat, answer, lambda _a, _b, frame: self._take_answer(number, frame))
+
+    def answer(self, payload: bytes) -> bytes | None:
+        """Answer another node's question; None when nobody is here."""
+        if self._process is None:
+            return None
+        try:
+            honest = run_to_end(self._process.server.answer(payload))
+        except RejectionError:
+            return None
+        return honest if self.liar is None else self.liar.answer(honest)
+
+    def _take_answer(self, number: int, answer: bytes | None) -> None:
+        if number == self._asked and self._process is not None and len(self._tasks) > 1:
+            self._answers[number] = answer
+            self._tasks[1].wake()
+
+    def break_requests(self) -> None:
+        """Links have come up anew: what was asked before gets no answer."""
+        self._take_answer(self._asked, None)
+
+
+async def _run_at_once(function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:
+    return function(*arguments)
+
+
+def run_to_end(coroutine: Coroutine[object, None, ReturnT]) -> ReturnT:
+    """Return what a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        returned: ReturnT = ended.value
+        return returned
+    raise AssertionError("it waits")
