@@ -24,6 +24,7 @@ GROUPS: Final = (
     "testnet.commands",
     "testnet.demo",
     "testnet.bench.commands",
+    "testnet.simulation.command",
     "node.cli.node",
     "node.cli.objects",
     "node.cli.audit",

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from consensus.votes import Vote
     from node.write_ahead_log import LogContents
 
+    Place = tuple[Round, BlockHash]
+
 TALLIES_MAX: Final = 4 * (2 * ROUNDS_KEPT + 1)
 """Rounds within reach, and those that certificates moved a member through."""
 
@@ -81,12 +83,11 @@ class InvariantError(AssertionError):
 
 @dataclass(slots=True)
 class _Votes:
-    """What correct members signed at one height."""
+    """What correct members signed at one height; `locks` is the last block that each member precommitted."""
 
-    prevoters: dict[tuple[Round, BlockHash], set[MemberIndex]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
-    precommitters: dict[tuple[Round, BlockHash], set[MemberIndex]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
-    locks: dict[MemberIndex, tuple[Round, BlockHash]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
-    """The last block that each member precommitted."""
+    prevoters: dict[Place, set[MemberIndex]] = field(default_factory=dict["Place", "set[MemberIndex]"])
+    precommitters: dict[Place, set[MemberIndex]] = field(default_factory=dict["Place", "set[MemberIndex]"])
+    locks: dict[MemberIndex, Place] = field(default_factory=dict["MemberIndex", "Place"])
 
 
 class Watch:

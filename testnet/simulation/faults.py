@@ -1,4 +1,4 @@
-"""What goes wrong in a world, when and to whom: drawn from the seed before the world starts, so that it can be cut down.
+"""What goes wrong in a world, when and to whom: drawn from the seed beforehand, so that it can be cut down.
 
 During the storm anything may fail together: all links, more machines than the budget, all clocks. Safety must hold
 throughout. At its end everything heals but the liars, and decisions must come in time.

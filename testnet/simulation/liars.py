@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from consensus.blocks import header_hash
-from consensus.certificates import CommitCertificate, PolkaCertificate, bitmap_of
+from consensus.certificates import CommitCertificate, PolkaCertificate, RoundCertificate, bitmap_of
 from consensus.identifiers import NO_ROUND, BlockHash, Height, MemberIndex, Milliseconds, Round, Signature
 from consensus.messages import (
     CommitMessage,
@@ -24,7 +24,6 @@ from consensus.messages import (
     decode_message,
     encode_message,
 )
-from consensus.certificates import RoundCertificate
 from consensus.proposals import SignedProposal, proposal_sign_bytes
 from consensus.votes import Prevote, SignedVote, vote_sign_bytes
 from testnet.simulation.faults import Lie
@@ -39,6 +38,13 @@ if TYPE_CHECKING:
 
 KEPT_MAX: Final = 200
 """Frames and hashes that a liar remembers."""
+HEARD_KEPT: Final = 0.1
+OWN_KEPT: Final = 0.02
+REPEATED: Final = 0.1
+FORGED: Final = 0.1
+WITHHELD: Final = 0.4
+BOTH_TOLD: Final = 0.2
+"""Shares of the occasions."""
 
 
 class Liar:
@@ -67,7 +73,7 @@ class Liar:
 
     def hear(self, frame: bytes) -> None:
         """Remember what others said."""
-        if Lie.REPLAY in self.lies and self._rng.random() < 0.1:
+        if Lie.REPLAY in self.lies and self._rng.random() < HEARD_KEPT:
             self._frames.append(frame)
 
     def send(self, member: MemberIndex, frame: bytes) -> None:
@@ -81,7 +87,7 @@ class Liar:
         for member in range(self._members):
             if member != self._seat:
                 self._tell(MemberIndex(member), frame, versions)
-        if Lie.FORGE in self.lies and self._rng.random() < 0.1:
+        if Lie.FORGE in self.lies and self._rng.random() < FORGED:
             self._forge(decode_message(frame))
 
     def answer(self, honest: bytes) -> bytes | None:
@@ -96,15 +102,15 @@ class Liar:
 
     def _tell(self, member: MemberIndex, frame: bytes, versions: list[bytes]) -> None:
         rng = self._rng
-        if Lie.WITHHOLD in self.lies and rng.random() < 0.4:
+        if Lie.WITHHOLD in self.lies and rng.random() < WITHHELD:
             return
         told = rng.choice(versions) if versions and rng.random() < 1 / 2 else frame
         self._send(member, told)
-        if versions and rng.random() < 0.2:
+        if versions and rng.random() < BOTH_TOLD:
             self._send(member, rng.choice(versions))
-        if self._frames and rng.random() < 0.1:
+        if self._frames and rng.random() < REPEATED:
             self._send(member, rng.choice(self._frames))
-        if Lie.REPLAY in self.lies and rng.random() < 0.02:
+        if Lie.REPLAY in self.lies and rng.random() < OWN_KEPT:
             self._frames.append(frame)
 
     def _versions(self, message: Message) -> list[bytes]:
@@ -157,7 +163,7 @@ class Liar:
             return
         vote = message.signed.vote
         block_hash = vote.block_hash or BlockHash(self._rng.randbytes(32))
-        forged = [
+        forged: list[Message] = [
             self._forged_polka(vote.height, vote.round, block_hash),
             self._forged_commit(vote.height, vote.round, block_hash),
             RoundMessage(

@@ -87,9 +87,7 @@ class Network:
         self._cuts.clear()
         self.loss = self.duplicates = self.late = 0.0
 
-    def _schedule(
-        self, sender: int, receiver: int, frame: bytes, deliver: Callable[[int, int, bytes], None]
-    ) -> None:
+    def _schedule(self, sender: int, receiver: int, frame: bytes, deliver: Callable[[int, int, bytes], None]) -> None:
         rng = self._rng
         span_us = int(CALM_US[0] + rng.random() * (CALM_US[1] - CALM_US[0]))
         if self.late and rng.random() < self.late:

@@ -228,9 +228,7 @@ class SimulatedNode:
             run_blocking=_run_at_once,
         )
         admission.on_waiting = self._wake
-        return _Process(
-            member=member, admission=admission, mempool=mempool, server=server, chain=chain, log=log
-        )
+        return _Process(member=member, admission=admission, mempool=mempool, server=server, chain=chain, log=log)
 
     async def _run(self, process: _Process) -> None:
         """What ConsensusTask.run() does, in virtual time."""
@@ -386,7 +384,7 @@ class SimulatedNode:
 
     # --- MemberEvents ------------------------------------------------------------------------------------------------
 
-    def on_appended(self, appended: Appended) -> None:
+    def on_appended(self, appended: Appended) -> None:  # noqa: ARG002 (the chain's tip says more)
         """A block is durable."""
         process = self._process
         assert process is not None, "somebody appends"

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
     from consensus.signing import SignatureMaker
     from storage.transactions import Body
-    from testnet.simulation.signatures import KeyRing
 
 TENANT: Final = TenantId(b"tenant of worlds")
 BUCKET: Final = BucketTag(b"bucket of worlds")
 NAMES: Final = 8
 """So few names that most entries are overwritten, and their records erased."""
 RECORD_BYTES: Final = (100, 400)
+GRANTS: Final = 0.1
+DELETIONS: Final = 0.1
+"""Shares of the transactions; the rest commits entries."""
 GENESIS_MS: Final = Milliseconds(1_700_000_000_000)
 
 
@@ -77,12 +79,10 @@ class Workload:
     def next_submission(self) -> Submission:
         """Return what a client posts next."""
         luck = self.rng.random()
-        if luck < 0.1:
-            body = GrantClient(
-                tenant=TENANT, public_key=PublicKey(self.rng.randbytes(32)), certificate=b"certificate"
-            )
+        if luck < GRANTS:
+            body = GrantClient(tenant=TENANT, public_key=PublicKey(self.rng.randbytes(32)), certificate=b"certificate")
             return Submission(transaction=self._signed(body, self.owner), records=())
-        if luck < 0.2:
+        if luck < GRANTS + DELETIONS:
             name = EntryName(bucket_tag=BUCKET, name_tag=self._name(), version_id=None)
             return Submission(
                 transaction=self._signed(DeleteEntries(tenant=TENANT, entries=(name,)), self.client), records=()

@@ -1,10 +1,10 @@
 """One world: n nodes, one seed, a storm and what comes after it. Every step is watched (checkers.py).
 
-    run_world(settings, seed)
-      storm       everything that the plan holds happens to nodes, links, disks and clocks
-      healing     links, disks and clocks are well again, every process is started; liars go on lying
-      decision    a transaction waits: a new block within five rounds, their timeouts and one rebroadcast interval
-      growth      to the wanted height, at every correct node
+run_world(settings, seed)
+storm       everything that the plan holds happens to nodes, links, disks and clocks
+healing     links, disks and clocks are well again, every process is started; liars go on lying
+decision    a transaction waits: a new block within five rounds, their timeouts and one rebroadcast interval
+growth      to the wanted height, at every correct node
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ class World:
             member = MemberIndex(seat)
             rng = Random(f"node {self.seed} {seat}")
             self.nodes.append(SimulatedNode(around, member, signing_key, rng, lies.get(member, frozenset())))
-        self._workload = Workload(
-            rng=Random(f"workload {self.seed}"), genesis=genesis, owner=owner, client=client
-        )
+        self._workload = Workload(rng=Random(f"workload {self.seed}"), genesis=genesis, owner=owner, client=client)
 
     def run(self) -> WorldReport:
         """Let it happen.
@@ -162,9 +160,9 @@ class World:
         return [node for node in self.nodes if node.liar is None]
 
     def _run_until(self, end_us: int) -> None:
-        is_over = [False]
-        self.timeline.after(end_us - self.timeline.now_us, lambda: is_over.__setitem__(0, True))
-        while not is_over[0]:
+        is_over: list[None] = []
+        self.timeline.after(end_us - self.timeline.now_us, lambda: is_over.append(None))
+        while not is_over:
             self._step()
 
     def _step(self) -> None:
@@ -293,7 +291,9 @@ class World:
         bound_us = self._bound_us()
         while self.watch.height == before:
             if self.timeline.now_us - begun_us > bound_us:
-                detail = f"height {before + 1} is not decided {bound_us / SECOND_US:.1f} s after healing: {self._rounds()}"
+                detail = (
+                    f"height {before + 1} is not decided {bound_us / SECOND_US:.1f} s after healing: {self._rounds()}"
+                )
                 raise InvariantError(Invariant.DECIDES_AFTER_HEALING, detail)
             self._step()
         self._phase = Phase.GROWTH
