@@ -215,7 +215,7 @@ class Watch:
         self.check_evidence(block.evidence)
         change = apply_block(self._context, self._ledger, block)
         self._ledger.commit(change.values, change.pages)
-        self._tips.append(next_tip(decided, change.state_root))
+        self._tips.append(next_tip(tip, decided, change.state_root))
         self.rounds_decided.append(decided.commit.round)
 
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
@@ -256,7 +256,8 @@ class Watch:
 
 def check_replay(state: HeightState, contents: LogContents | None) -> None:
     """Raise unless the log gives the state."""
-    assert contents is not None, "the log has been begun"
+    if contents is None:
+        raise InvariantError(Invariant.REPLAY_IS_STATE, f"member {state.context.me} has spoken and its log is empty")
     replayed = replay_log(start_state(state.context), contents)
     if replayed.state != state:
         detail = f"member {state.context.me}, height {state.context.height}: {len(contents.entries)} entries"

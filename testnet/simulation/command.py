@@ -109,7 +109,8 @@ class Summary:
         totals, seconds = self.totals, time.monotonic() - self.began
         return (
             f"{self.worlds} worlds, {len(self.failures)} broken; {totals['events']} events,"
-            f" {totals['heights']} heights, {totals['restarts']} restarts, {totals['decided_above_round_0']} decisions above round 0;"
+            f" {totals['heights']} heights, {totals['restarts']} restarts,"
+            f" {totals['decided_above_round_0']} decisions above round 0;"
             f" {totals['virtual_seconds']} s of virtual time in {seconds:.0f} s"
         )
 
