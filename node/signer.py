@@ -5,12 +5,13 @@ bytes and the payload, n payload: the canonical `SignerEntry` or `SignerFloor`. 
 fsync, rename) when it passes COMPACT_BYTES.
 
 Rules
-- G1. An entry is on disk (fdatasync) before its signature is returned.
-- G2. The same bytes again give the same signature, from the record.
-- G3. Anything else at or below the last (height, round, step), or at or below the floor, is refused.
-- G4. The record is missing while keys exist: the seat rejoins (node/rejoin.py), which writes a floor.
-- G5. A torn last entry (the file ends inside of it, or it ends in zeros) was never released: it is cut off. Any other
-  damage stops the node, also where it only looks like an end: whoever forgets a signature may contradict it.
+- D2. An entry is on disk (fdatasync) before its signature is returned.
+- D3. The same bytes again give the same signature, from the record.
+- D4. Anything else at or below the last (height, round, step), or at or below the floor, is refused.
+- D5. The record is missing while keys exist: the seat rejoins (node/rejoin.py), which writes a floor.
+- D10. A torn last entry (the file ends inside of it, or it ends in zeros) was never released: it is cut off.
+- D11. Any other damage stops the node, also where it only looks like an end: whoever forgets a signature may
+  contradict it.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class SigningRefusedError(NodeError):
 
 
 def create_signer_record(home: Path, disk: Disk = LOCAL_DISK) -> None:
-    """Write the empty record of a seat that has never signed: only when its keys are made (rule G4).
+    """Write the empty record of a seat that has never signed: only when its keys are made (rule D5).
 
     Raises:
         ConfigurationError: There is a record already, or the home cannot be written.

@@ -11,11 +11,11 @@ locked. Blocks name off-chain records by address only, and a new height truncate
 nowhere in it.
 
 Rules
-- W1. append() buffers; flush() makes everything appended durable. The caller flushes before its signature leaves.
-- W2. A last entry that the file ends inside of, or that ends in zeros up to the file's end, was never flushed: it is
+- D1. append() buffers; flush() makes everything appended durable. The caller flushes before its signature leaves.
+- D10. A last entry that the file ends inside of, or that ends in zeros up to the file's end, was never flushed: it is
   cut off with a warning.
-- W3. Any other damage raises WriteAheadLogError: the node must not guess what it has already said.
-- W4. A log of a height that is decided already is history and is dropped.
+- D11. Any other damage raises WriteAheadLogError: the node must not guess what it has already said.
+- D12. A log of a height that is decided already is history and is dropped.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class WriteAheadLog:
             raise WriteAheadLogError(f"{self._path} cannot be opened: {error.strerror}") from error
 
     def read(self) -> LogContents | None:
-        """Return what the log holds and go on after it; None for an empty one. Cuts a torn tail (rule W2).
+        """Return what the log holds and go on after it; None for an empty one. Cuts a torn tail (rule D10).
 
         Raises:
             WriteAheadLogError: Damaged, or the log of another chain.

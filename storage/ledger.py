@@ -1,21 +1,21 @@
 """The ledger: what a block's transactions do to the state. Deterministic and pure.
 
 Rules
-- L1. A block is valid only if each transaction decodes canonically, is signed by its sender for this chain, has
+- T6. A block is valid only if each transaction decodes canonically, is signed by its sender for this chain, has
   conditions of 0 or 16 bytes, and stands in it once. All else is judged when it is applied, and recorded (outcomes.py).
-- L2. Transactions run in order. One that breaks a rule changes nothing but its sender's sequence numbers (tenants.py).
-- L3. A new segment's id is not live and never was. It has c = min(n, 9) roots; its k lies within the fault budget's
+- T7. Transactions run in order. One that breaks a rule changes nothing but its sender's sequence numbers (tenants.py).
+- T8. A new segment's id is not live and never was. It has c = min(n, 9) roots; its k lies within the fault budget's
   least and n - u; at least k + r seats vouch for their column of it. A segment is freed at zero references, and its id
   is used up: receipts that its holders gave once would vouch for what they have deleted.
-- L4. A receipt counts only for the columns that placement gives its seat, once a seat, up to its expiry height, which
+- T9. A receipt counts only for the columns that placement gives its seat, once a seat, up to its expiry height, which
   is at most `receipt_heights` ahead. One bad receipt fails the transaction: its signer or its sender is at fault.
-- L5. An entry's extents lie inside their segments, which are the same tenant's. Positions within a transaction's own
+- T10. An entry's extents lie inside their segments, which are the same tenant's. Positions within a transaction's own
   segments count all its entries, those that fail too.
-- L6. Conditions are judged entry by entry, in order; a failing entry fails alone and its references do not count.
-- L7. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
+- T11. Conditions are judged entry by entry, in order; a failing entry fails alone and its references do not count.
+- T12. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
   ends, new ones without a surviving entry at once.
-- L8. A record goes when the last entry that refers to it goes; what fails gives nothing up.
-- L9. A block without transactions and evidence changes nothing; one with transactions writes the root of their
+- T13. A record goes when the last entry that refers to it goes; what fails gives nothing up.
+- T16. A block without transactions and evidence changes nothing; one with transactions writes the root of their
   outcomes, one with evidence the faults that it proves (faults.py).
 """
 
@@ -153,7 +153,7 @@ def genesis_state(genesis: Genesis) -> StateChange:
 def check_transactions(
     context: LedgerContext, transactions: Sequence[bytes], check: SignatureCheck = check_signature
 ) -> None:
-    """Refuse transactions that no block may hold (L1).
+    """Refuse transactions that no block may hold (T6).
 
     Raises:
         RejectionError: OVERSIZED, MALFORMED, NOT_CANONICAL, BAD_SIGNATURE, BAD_TRANSACTION, DUPLICATE_TRANSACTION.
@@ -168,7 +168,7 @@ def check_transactions(
 def check_transaction(
     context: LedgerContext, encoded: bytes, check: SignatureCheck = check_signature
 ) -> SignedTransaction:
-    """Return a transaction that a block may hold, or raise RejectionError (L1)."""
+    """Return a transaction that a block may hold, or raise RejectionError (T6)."""
     signed = decode_transaction(encoded)
     body = signed.envelope.body
     if isinstance(body, CommitObjects):
@@ -206,7 +206,7 @@ def apply_transactions(
     evidence: Sequence[Evidence] = (),
 ) -> StateChange:
     """Return what these transactions and this evidence change in a block of this height."""
-    if not transactions and not evidence:  # L9
+    if not transactions and not evidence:  # T16
         return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
     overlay = StateOverlay(reader)
     remember_faults(overlay, height, evidence)

@@ -1,4 +1,4 @@
-"""Segments and entries in the ledger: commits, deletions, completed columns (rules L3 to L8 of ledger.py)."""
+"""Segments and entries in the ledger: commits, deletions, completed columns (rules T8 to T14)."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class _Batch:
         return read_state(self.overlay, entry_key(self.tenant, bucket_tag, name_tag), EntryState)
 
     def put_entry(self, bucket_tag: BucketTag, entry: EntryCommit, extents: tuple[StoredExtent, ...]) -> None:
-        """Write one entry or raise FailedTransactionError, which fails this entry alone (L6)."""
+        """Write one entry or raise FailedTransactionError, which fails this entry alone (T11)."""
         replaced = self.entry(bucket_tag, entry.name_tag)
         found = b"" if replaced is None else replaced.version_id
         if entry.condition is not None and entry.condition != found:
@@ -214,7 +214,7 @@ class _Batch:
         self.entry_bytes += sum(extent.extent_bytes for extent in extents)
 
     def give_up(self, replaced: EntryState) -> None:
-        """Drop what an entry refers to (L7); freeing waits for settle()."""
+        """Drop what an entry refers to (T12); freeing waits for settle()."""
         self.references.subtract(extent.segment_id for extent in replaced.extents)
         self.events.is_record_live[replaced.record_address] = False
         self.entry_count -= 1
@@ -250,7 +250,7 @@ class _Batch:
 
 
 def _check_segments(rules: CodingRules, reader: StateReader, body: CommitObjects) -> None:
-    """Refuse segments that exist or existed, or whose coding the budget forbids (L3)."""
+    """Refuse segments that exist or existed, or whose coding the budget forbids (T8)."""
     if len({segment.segment_id for segment in body.segments}) != len(body.segments):
         raise FailedTransactionError(FailureReason.SEGMENT_TWICE)
     for place, segment in enumerate(body.segments):
@@ -271,7 +271,7 @@ def _entries(body: CommitObjects) -> Iterator[tuple[BucketTag, EntryCommit]]:
 
 
 def _placed_extents(body: CommitObjects) -> list[tuple[StoredExtent, ...]]:
-    """Give every extent its segment and offset (L5); a transaction that overruns a segment fails whole."""
+    """Give every extent its segment and offset (T10); a transaction that overruns a segment fails whole."""
     ends = [0] * len(body.segments)
     placed = list[tuple[StoredExtent, ...]]()
     for _, entry in _entries(body):
@@ -307,7 +307,7 @@ def _check_extent(reader: StateReader, tenant: TenantId, extent: StoredExtent) -
 def _vouched_columns(
     rules: CodingRules, height: Height, tenant: TenantId, segments: Sequence[_CodedSegment], receipts: Sequence[Receipt]
 ) -> list[set[int]]:
-    """Return, per segment, the columns that receipts vouch for (L4); one bad receipt fails the transaction."""
+    """Return, per segment, the columns that receipts vouch for (T9); one bad receipt fails the transaction."""
     columns = [set[int]() for _ in segments]
     placements = [column_seats(segment.segment_id, rules.seats) for segment in segments]
     shard_bytes = [

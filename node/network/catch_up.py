@@ -4,10 +4,10 @@ Protocol `/grandest/catch-up/1`. Request: one frame of at most 64 KiB. Response:
 the first byte is 0 (the rest answers) or 1 (the rest is `reason: detail` in UTF-8).
 
 Rules
-- C1. A peer has at most `requests_max` requests served at once; one more is answered QUEUE_FULL.
-- C2. A request that the shell refuses is answered with the reason, then its connection is closed, except for
-  QUEUE_FULL and TOO_LATE, which blame nobody.
-- C3. Every part has a deadline; a response that breaks a limit closes the connection.
+- N10. A peer has at most `requests_max` requests served at once; one more is answered QUEUE_FULL. A request that the
+  shell refuses is answered with the reason, then its connection is closed, except for QUEUE_FULL and TOO_LATE, which
+  blame nobody.
+- N6. Every part has a deadline; a response that breaks a limit closes the connection.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def request(host: MembersHost, peer: PublicKey, payload: bytes, *, deadlin
 
 
 async def serve_request(peer: PublicKey, stream: INetStream, context: LinkContext, served: Counter[PublicKey]) -> None:
-    """Answer one request of a peer (C1, C2)."""
+    """Answer one request of a peer (N10)."""
     served[peer] += 1
     try:
         await _answer(peer, stream, context, served[peer])

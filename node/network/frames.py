@@ -3,10 +3,10 @@
 Layout: 4 bytes big-endian length n, then n bytes. n = 0 is a keepalive and never reaches the shell.
 
 Rules
-- F1. A length above the stream's limit is refused before a byte of the frame is read (OVERSIZED).
-- F2. A stream that ends inside a frame is refused (MALFORMED); between two frames it is an orderly end.
-- F3. One deadline covers a frame from the wait for its length to its last byte, so dribbling buys no time.
-- F4. Memory follows the bytes that arrived, never the length that was announced.
+- N5. A length above the stream's limit is refused before a byte of the frame is read (OVERSIZED). Memory follows the
+  bytes that arrived, never the length that was announced. A stream that ends inside a frame is refused (MALFORMED);
+  between two frames it is an orderly end.
+- N6. One deadline covers a frame from the wait for its length to its last byte, so dribbling buys no time.
 """
 
 from __future__ import annotations

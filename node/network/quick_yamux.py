@@ -6,7 +6,7 @@ message, and answers every read with a window update.
 
 Rules
 - Q1. A plain data frame that has arrived whole, for a stream that is known, goes to its stream at once, within the
-  bound of BUFFERED_BYTES_MAX (W5). Every other frame is left to the library.
+  bound of BUFFERED_BYTES_MAX (N11). Every other frame is left to the library.
 - Q2. What a stream's end means is the library's to say: a quick stream without bytes that is no longer open asks it.
 - Q3. Credit is given back at half a window, not at every read.
 """
@@ -70,7 +70,7 @@ class QuickSession(SecureSession):
             is_initiator=session.is_initiator,
             conn=session.conn,
         )
-        assert isinstance(session.conn, NoiseTransportReadWriter), "noise alone secures (W1)"
+        assert isinstance(session.conn, NoiseTransportReadWriter), "noise alone secures (N4)"
         self._noise = session.conn.noise_state
         self._stream = _socket_stream(session.conn)
         self._take_frames = take_frames
@@ -131,12 +131,12 @@ class QuickSession(SecureSession):
 
 
 class QuickYamux(Yamux):
-    """A multiplexer that delivers plain data frames at once, and closes a connection that ignores its window (W5)."""
+    """A multiplexer that delivers plain data frames at once, and closes a connection that ignores its window (N11)."""
 
     def __init__(
         self, secured_conn: ISecureConn, peer_id: ID, *, is_initiator: bool, on_close: Callable[[], Awaitable[None]]
     ) -> None:
-        assert isinstance(secured_conn, SecureSession), "noise alone secures (W1)"
+        assert isinstance(secured_conn, SecureSession), "noise alone secures (N4)"
         self._session = QuickSession(secured_conn, self._take_frames)
         super().__init__(self._session, peer_id, is_initiator=is_initiator, on_close=on_close)
 

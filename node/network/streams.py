@@ -3,12 +3,12 @@
 Protocol `/grandest/consensus/1`; frames as in frames.py, from the opener to the acceptor only.
 
 Rules
-- S1. Sending never waits: a frame goes to the peer's bounded queue; when it does not fit, the oldest leave it, counted.
-- S2. An idle stream carries a keepalive; a peer silent for SILENT_KEEPALIVES of them loses its connection.
-- S3. A link that fails is dialled again for ever, at once when the peer dials us, else after a jittered pause. Of a
-  pair the lower network key dials first: two dials that cross would make two connections for good.
-- S4. A peer has one inbound stream; a newer one replaces it.
-- S5. A refused frame costs the connection; the next dial waits as after a failure.
+- N7. Sending never waits: a frame goes to the peer's bounded queue; when it does not fit, the oldest leave it, counted.
+- N8. An idle stream carries a keepalive; a peer silent for SILENT_KEEPALIVES of them loses its connection. A link that
+  fails is dialled again for ever, at once when the peer dials us, else after a jittered pause. Of a pair the lower
+  network key dials first: two dials that cross would make two connections for good. A peer has one inbound stream; a
+  newer one replaces it.
+- N2. A refused frame costs the connection; the next dial waits as after a failure.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class OutboundQueue:
         self._pushed = trio.Event()
 
     def push(self, frame: bytes) -> int:
-        """Append a frame; return how many older ones left to make room (S1)."""
+        """Append a frame; return how many older ones left to make room (N7)."""
         assert len(frame) <= self._bytes_max, "a frame larger than its queue"
         self._frames.append(frame)
         self._bytes += len(frame)
@@ -130,7 +130,7 @@ def send(link: Link, frame: bytes, counters: NetworkCounters) -> None:
 
 
 async def keep_link(link: Link, context: LinkContext) -> None:
-    """Hold the outbound stream of one peer up, for ever (S3)."""
+    """Hold the outbound stream of one peer up, for ever (N8)."""
     settings = context.settings
     pause_s = settings.reconnect_s_min
     yield_s = YIELD_S if link.peer < settings.own_seed.public_key() else 0.0

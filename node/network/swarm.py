@@ -1,21 +1,21 @@
 """The libp2p host, narrowed to members; every defect of py-libp2p 0.8.1 that concerns connections is handled here.
 
 Rules
-- W1. Noise alone secures and yamux alone multiplexes, both passed explicitly: the library's default also accepts
-  plaintext, where a peer is whoever it says it is.
-- W2. A stranger is refused right after the handshake that proves its key, before the multiplexer exists: no byte of
+- N1. A stranger is refused right after the handshake that proves its key, before the multiplexer exists: no byte of
   it reaches a protocol.
-- W3. An accepted connection returns its slot when it closes (the library keeps it until the swarm stops).
-- W4. A dial forgets the library's negative cache (60 s) and expired addresses (120 s), and uses our address alone,
-  never one that a peer advertised.
-- W5. A member has at most PEER_CONNECTIONS_MAX connections (the oldest goes), each of at most STREAMS_MAX streams and
+- N4. Noise alone secures and yamux alone multiplexes, both passed explicitly: the library's default also accepts
+  plaintext, where a peer is whoever it says it is. Only our own protocols are spoken: no identify, no ping, no
+  discovery, no automatic dialling.
+- N11. A member has at most PEER_CONNECTIONS_MAX connections (the oldest goes), each of at most STREAMS_MAX streams and
   BUFFERED_BYTES_MAX bytes that nobody read yet; more of either closes it. The library announces a receive window and
   never enforces it.
-- W6. Every socket is closed when the host stops (the library, cancelled, leaves what it dialled to the collector and
-  the listening port taken).
-- W7. Whatever a library handler raises on a peer's bytes costs that peer its connection; left alone, one RPC of gossip
+- N12. What was taken is given back: an accepted connection returns its slot when it closes (the library keeps it until
+  the swarm stops), and every socket is closed when the host stops (the library, cancelled, leaves what it dialled to
+  the collector and the listening port taken).
+- N13. Whatever a library handler raises on a peer's bytes costs that peer its connection; left alone, one RPC of gossip
   that is no protobuf stopped the whole host.
-- W8. Only our own protocols are spoken: no identify, no ping, no discovery, no automatic dialling.
+- N14. A dial forgets the library's negative cache (60 s) and expired addresses (120 s), and uses our address alone,
+  never one that a peer advertised.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ AUTO_CONNECT_S: Final = 1e9
 
 
 def security_options(key_pair: KeyPair) -> dict[TProtocol, ISecureTransport]:
-    """Return the only way to prove an identity (W1)."""
+    """Return the only way to prove an identity (N4)."""
     return {NOISE_PROTOCOL_ID: NoiseTransport(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)}
 
 
 class OwnedTcp(TCP):
-    """Remembers the sockets it dialled, so that they can be closed (W6)."""
+    """Remembers the sockets it dialled, so that they can be closed (N12)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class OwnedTcp(TCP):
 
 
 class MembersUpgrader(TransportUpgrader):
-    """Secures a connection and refuses whoever is no member (W2)."""
+    """Secures a connection and refuses whoever is no member (N1)."""
 
     def __init__(self, membership: Membership, counters: NetworkCounters, settings: NetworkSettings) -> None:
         security = security_options(settings.own_seed.key_pair())
@@ -141,7 +141,7 @@ class MembersUpgrader(TransportUpgrader):
 
 
 class MembersSwarm(Swarm):
-    """Accepts and dials members, and gives back what it took (W3, W4, W6)."""
+    """Accepts and dials members, and gives back what it took (N12, N14)."""
 
     tcp: OwnedTcp
 
@@ -175,7 +175,7 @@ class MembersSwarm(Swarm):
                 await raw.close()
 
     async def notify_opened_stream(self, stream: INetStream) -> None:
-        """Close the connection of a peer that opens streams without end (W5)."""
+        """Close the connection of a peer that opens streams without end (N11)."""
         await super().notify_opened_stream(stream)
         for connection in self.get_connections(stream.muxed_conn.peer_id):
             if len(connection.get_streams()) > STREAMS_MAX:
@@ -187,7 +187,7 @@ class MembersSwarm(Swarm):
             self.manager.run_task(connection.close)
 
     def _schedule_auto_connect(self) -> None:
-        """Do nothing when a connection is lost: the links are kept by streams.py (W8)."""
+        """Do nothing when a connection is lost: the links are kept by streams.py (N4)."""
 
     async def dial_member(self, membership: Membership, peer: PublicKey, deadline_s: float) -> None:
         """Connect to a member unless connected already.
@@ -207,7 +207,7 @@ class MembersSwarm(Swarm):
 
 
 class MembersHost(BasicHost):
-    """A host that outlives its peers' errors (W7) and speaks no identify: members know each other (W8)."""
+    """A host that outlives its peers' errors (N13) and speaks no identify: members know each other (N4)."""
 
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
         """Negotiate and serve one stream of a peer."""
