@@ -35,11 +35,12 @@ from testnet.simulation.checkers import Invariant, InvariantError, check_memory,
 from testnet.simulation.disks import PowerCutError, SimulatedDisk
 from testnet.simulation.faults import Lie
 from testnet.simulation.liars import Liar
+from testnet.simulation.running import Running, run_at_once, run_to_end
 from testnet.simulation.timeline import FOREVER, SECOND_US, Task, sleep
 from testnet.simulation.workload import GENESIS_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from consensus.blocks import DecidedBlock
     from consensus.chain import ChainRules
@@ -86,20 +87,6 @@ class Surroundings:
     peers: list[SimulatedNode]
 
 
-@dataclass(slots=True)
-class _Process:
-    """What is lost when a process ends."""
-
-    member: Member
-    admission: Admission
-    mempool: Mempool
-    server: CatchUpServer
-    chain: LedgerChain
-    log: WriteAheadLog
-    is_listening: bool = True
-    is_idle: bool = False
-
-
 class SimulatedNode:
     """One seat: its disk, and its process while it runs. Implements Outbox, Asker, MemberEvents and CatchingUp."""
 
@@ -116,7 +103,7 @@ class SimulatedNode:
         self.clock_offset_ms = 0
         self.slow_us = 0
         self.restarts = 0
-        self._process: _Process | None = None
+        self._running: Running | None = None
         self._tasks: tuple[Task, ...] = ()
         self._answers: dict[int, bytes | None] = {}
         self._asked = 0
@@ -138,25 +125,25 @@ class SimulatedNode:
     @property
     def is_up(self) -> bool:
         """Say whether the process runs."""
-        return self._process is not None
+        return self._running is not None
 
     @property
     def is_taking_part(self) -> bool:
         """Say whether the process has recovered."""
-        return self._process is not None and not self._process.is_listening
+        return self._running is not None and not self._running.is_listening
 
     @property
     def member(self) -> Member | None:
         """The member, while the process runs."""
-        return None if self._process is None else self._process.member
+        return None if self._running is None else self._running.member
 
     def start(self) -> None:
         """Start the process on what the disk holds."""
-        if self._process is not None:
+        if self._running is not None:
             return
         self.restarts += 1
         try:
-            self._process = self._open()
+            self._running = self._open()
         except PowerCutError:
             self._end_and_restart(loses_power=True)
             return
@@ -165,9 +152,9 @@ class SimulatedNode:
             return
         timeline = self._around.timeline
         self._tasks = (
-            Task(timeline, self._run(self._process), self._on_end),
+            Task(timeline, self._run(self._running), self._on_end),
             Task(timeline, run_catch_up(self, self), self._on_end),
-            Task(timeline, self._pass_on(self._process), self._on_end),
+            Task(timeline, self._pass_on(self._running), self._on_end),
         )
 
     def stop(self, *, loses_power: bool) -> None:
@@ -175,7 +162,7 @@ class SimulatedNode:
         for task in self._tasks:
             task.cancel()
         self._tasks = ()
-        self._process = None
+        self._running = None
         self._answers.clear()
         if loses_power:
             self.disk.lose_power()
@@ -190,7 +177,7 @@ class SimulatedNode:
         create_signer_record(HOME, self.disk)
         self.start()
 
-    def _open(self) -> _Process:
+    def _open(self) -> Running:
         around = self._around
         store = open_chain_in(self.disk.chain, around.genesis, around.check)
         records = RecordStore(self.disk.records)
@@ -225,34 +212,34 @@ class SimulatedNode:
             chain=chain,
             store=store,
             signer=signer,
-            run_blocking=_run_at_once,
+            run_blocking=run_at_once,
         )
         admission.on_waiting = self._wake
-        return _Process(member=member, admission=admission, mempool=mempool, server=server, chain=chain, log=log)
+        return Running(member=member, admission=admission, mempool=mempool, server=server, chain=chain, log=log)
 
-    async def _run(self, process: _Process) -> None:
+    async def _run(self, running: Running) -> None:
         """What ConsensusTask.run() does, in virtual time."""
         await sleep(int(LISTEN_S * SECOND_US))
-        await process.member.recover()
-        process.is_listening = False
+        await running.member.recover()
+        running.is_listening = False
         while True:
-            await process.member.advance()
-            self._look(process)
-            if process.member.has_queued:
+            await running.member.advance()
+            self._look(running)
+            if running.member.has_queued:
                 if self.slow_us:
                     await sleep(self.slow_us)
                 continue
-            span_s = process.member.next_moment() - self.now()
+            span_s = running.member.next_moment() - self.now()
             if span_s > 0:
-                process.is_idle = True
+                running.is_idle = True
                 await sleep(FOREVER if span_s == math.inf else math.ceil(span_s * SECOND_US))
-                process.is_idle = False
+                running.is_idle = False
 
-    async def _pass_on(self, process: _Process) -> None:
+    async def _pass_on(self, running: Running) -> None:
         """What Admission.run() does, in virtual time; published transactions are told to every member."""
         while True:
             await sleep(int(STALLED_S * SECOND_US))
-            process.admission.pass_on(self.broadcast)
+            running.admission.pass_on(self.broadcast)
 
     async def _run_blocking(self, function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:
         """Take the time of a disk, before or after: a node may stop with the work done and nobody told."""
@@ -264,9 +251,9 @@ class SimulatedNode:
         await sleep(span_us)
         return returned
 
-    def _look(self, process: _Process) -> None:
+    def _look(self, running: Running) -> None:
         if self.liar is None:
-            check_memory(process.member.state, int(process.member.has_queued), process.mempool.byte_count)
+            check_memory(running.member.state, int(running.member.has_queued), running.mempool.byte_count)
 
     def _on_end(self, error: BaseException) -> None:
         """Tell what the world did to the process from what it did to itself."""
@@ -280,8 +267,8 @@ class SimulatedNode:
             case SecondCopyError():
                 raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"node {self.seat}: {error}") from error
             case NodeError() | StorageError() | OSError():
-                process = self._process
-                if process is not None and process.is_listening:
+                running = self._running
+                if running is not None and running.is_listening:
                     self._refuse_start(error)
                 else:
                     self._end_and_restart(loses_power=False)
@@ -302,42 +289,42 @@ class SimulatedNode:
 
     def receive(self, sender: MemberIndex, frame: bytes) -> None:
         """Take a frame from the network."""
-        process = self._process
-        if process is None:
+        running = self._running
+        if running is None:
             return
         if self.liar is not None:
             self.liar.hear(frame)
         try:
-            process.member.receive(sender, frame)
+            running.member.receive(sender, frame)
         except RejectionError as error:
             if self.liar is None:
                 self._around.watch.on_refused(sender, self.seat, error)
         except SecondCopyError as error:
             if self.liar is None:
                 raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"node {self.seat}: {error}") from error
-        if process.is_idle:
+        if running.is_idle:
             self._wake()
 
     def submit(self, submission: Submission) -> bool:
         """Post a transaction at this node; False when it cannot take it."""
-        if self._process is None:
+        if self._running is None:
             return False
         try:
-            self._process.admission.submit(submission)
+            self._running.admission.submit(submission)
         except RejectionError:
             return False
-        self._process.admission.pass_on(self.broadcast)
+        self._running.admission.pass_on(self.broadcast)
         return True
 
     def say_status_to_all(self) -> None:
         """All links have come up."""
-        if self._process is not None:
+        if self._running is not None:
             for peer in self._around.peers:
                 if peer.seat != self.seat:
-                    self._process.member.say_status(peer.seat)
+                    self._running.member.say_status(peer.seat)
 
     def _wake(self) -> None:
-        if self._process is not None and self._process.is_idle and self._tasks:
+        if self._running is not None and self._running.is_idle and self._tasks:
             self._tasks[0].wake()
 
     # --- Outbox ------------------------------------------------------------------------------------------------------
@@ -376,24 +363,24 @@ class SimulatedNode:
 
     def _check_replay(self) -> None:
         """A vote was said for the first time: the log was flushed just before, and holds all that led to it."""
-        process = self._process
-        assert process is not None, "somebody speaks"
+        running = self._running
+        assert running is not None, "somebody speaks"
         scratch = self.disk.copy()
         copy = WriteAheadLog(WAL, self._around.rules.members.genesis_hash, scratch)
-        check_replay(process.member.state, copy.read())
+        check_replay(running.member.state, copy.read())
 
     # --- MemberEvents ------------------------------------------------------------------------------------------------
 
     def on_appended(self, appended: Appended) -> None:  # noqa: ARG002 (the chain's tip says more)
         """A block is durable."""
-        process = self._process
-        assert process is not None, "somebody appends"
-        process.admission.on_appended()
-        tip = process.chain.tip
+        running = self._running
+        assert running is not None, "somebody appends"
+        running.admission.on_appended()
+        tip = running.chain.tip
         if self.liar is None:
             assert tip.last is not None, "a block was appended"
             self._around.watch.on_appended(self.seat, tip.last, tip.state_root)
-        process.admission.pass_on(self.broadcast)
+        running.admission.pass_on(self.broadcast)
 
     def on_peer_ahead(self) -> None:
         """Have catch-up look."""
@@ -402,8 +389,8 @@ class SimulatedNode:
 
     def on_transactions(self, message: TransactionsMessage) -> None:
         """Let them wait in the mempool."""
-        if self._process is not None:
-            self._process.admission.take(message)
+        if self._running is not None:
+            self._running.admission.take(message)
 
     # --- CatchingUp and Asker ----------------------------------------------------------------------------------------
 
@@ -412,14 +399,14 @@ class SimulatedNode:
     @property
     def height(self) -> Height:
         """One above the chain."""
-        assert self._process is not None, "a task of the process asks"
-        return self._process.member.height
+        assert self._running is not None, "a task of the process asks"
+        return self._running.member.height
 
     @property
     def peers(self) -> PeerHeights:
         """Where the other members stand."""
-        assert self._process is not None, "a task of the process asks"
-        return self._process.member.peers
+        assert self._running is not None, "a task of the process asks"
+        return self._running.member.peers
 
     def now(self) -> float:
         """Return seconds of this node's monotonic clock."""
@@ -440,8 +427,8 @@ class SimulatedNode:
 
     async def offer_decided(self, decided: DecidedBlock) -> None:
         """Append a block of catch-up."""
-        process = self._process
-        assert process is not None, "a task of the process offers"
+        running = self._running
+        assert running is not None, "a task of the process offers"
         answers: list[RejectionError | None] = []
         task = self._tasks[1]
 
@@ -449,7 +436,7 @@ class SimulatedNode:
             answers.append(refusal)
             task.wake()
 
-        process.member.offer(OfferedBlock(decided=decided, answer=answer))
+        running.member.offer(OfferedBlock(decided=decided, answer=answer))
         self._wake()
         while not answers:
             await sleep(FOREVER)
@@ -487,33 +474,19 @@ class SimulatedNode:
 
     def answer(self, payload: bytes) -> bytes | None:
         """Answer another node's question; None when nobody is here."""
-        if self._process is None:
+        if self._running is None:
             return None
         try:
-            honest = run_to_end(self._process.server.answer(payload))
+            honest = run_to_end(self._running.server.answer(payload))
         except RejectionError:
             return None
         return honest if self.liar is None else self.liar.answer(honest)
 
     def _take_answer(self, number: int, answer: bytes | None) -> None:
-        if number == self._asked and self._process is not None and len(self._tasks) > 1:
+        if number == self._asked and self._running is not None and len(self._tasks) > 1:
             self._answers[number] = answer
             self._tasks[1].wake()
 
     def break_requests(self) -> None:
         """Links have come up anew: what was asked before gets no answer."""
         self._take_answer(self._asked, None)
-
-
-async def _run_at_once(function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:
-    return function(*arguments)
-
-
-def run_to_end(coroutine: Coroutine[object, None, ReturnT]) -> ReturnT:
-    """Return what a coroutine returns that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as ended:
-        returned: ReturnT = ended.value
-        return returned
-    raise AssertionError("it waits")
