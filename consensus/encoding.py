@@ -2,6 +2,7 @@
 
 Records are arrays of their fields in order; a member of a union carries its tag first. No maps, no floats.
 Decoding is bounded, typed and strict: decode, check every field, encode again, compare (docs/formats.md, rule E1).
+msgspec does so for every message; an audit asks msgpack as well, so that the form rests on no single library.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final, TypeVar, cast, dataclass_transform
 
+import msgpack
 import msgspec
 
 from consensus.errors import RejectionError, RejectionReason
@@ -44,6 +46,20 @@ def decode(encoded: bytes, record_type: type[RecordT], *, bytes_max: int) -> Rec
     if encode(record) != encoded:
         raise RejectionError(RejectionReason.NOT_CANONICAL, "another encoding of the same value")
     return record
+
+
+def check_second_opinion(encoded: bytes) -> None:
+    """Refuse bytes that msgpack, a library of its own, would write otherwise: for whoever audits, not for every message.
+
+    Raises:
+        RejectionError: MALFORMED or NOT_CANONICAL.
+    """
+    try:
+        again = msgpack.packb(msgpack.unpackb(encoded, use_list=False, max_map_len=0))
+    except (ValueError, msgpack.UnpackException) as error:
+        raise RejectionError(RejectionReason.MALFORMED, f"msgpack cannot read it: {error}"[:200]) from error
+    if again != encoded:
+        raise RejectionError(RejectionReason.NOT_CANONICAL, "msgpack writes the same value otherwise")
 
 
 @cache

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from consensus.blocks import BLOCK_BYTES_MAX, Block, DecidedBlock
 from consensus.certificates import bitmap_members
 from consensus.chain import ChainRules, ChainTip, chain_rules, check_decided, genesis_tip, next_tip
-from consensus.encoding import decode
+from consensus.encoding import check_second_opinion, decode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.evidence import Evidence, fault_place
 from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash
@@ -167,6 +167,7 @@ def replay(
         height = Height(tip.height + 1)
         try:
             decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
+            check_second_opinion(encoded)
             check_decided(decided, tip, rules, ledger, check)
             tip = next_tip(tip, decided, ledger.apply(decided.block))
         except RejectionError as error:

@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from consensus import messages
-from consensus.encoding import decode, encode
+from consensus.encoding import check_second_opinion, decode, encode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import BlockHash, Height, MemberIndex, Round
 from consensus.votes import Precommit
@@ -29,6 +29,21 @@ def test_a_number_in_more_bytes_than_it_needs_is_refused() -> None:
     wide = encode(VOTE).replace(b"\x95\x02\x05", b"\x95\x02\xcc\x05")
     assert msgpack.unpackb(wide) == msgpack.unpackb(encode(VOTE))
     assert refused(wide) is RejectionReason.NOT_CANONICAL
+
+
+def test_the_second_opinion_agrees_and_can_disagree() -> None:
+    check_second_opinion(encode(VOTE))
+    wide = encode(VOTE).replace(b"\x95\x02\x05", b"\x95\x02\xcc\x05")
+    for encoded, reason in (
+        (wide, RejectionReason.NOT_CANONICAL),
+        (encode(VOTE)[:-1], RejectionReason.MALFORMED),
+        (encode(VOTE) + b"\0", RejectionReason.MALFORMED),
+        (b"\x81\x01\x02", RejectionReason.MALFORMED),
+        (b"\x91" * 5000, RejectionReason.MALFORMED),
+    ):
+        with pytest.raises(RejectionError) as caught:
+            check_second_opinion(encoded)
+        assert caught.value.reason is reason
 
 
 def test_oversized_bytes_are_refused_unread() -> None:
