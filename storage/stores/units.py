@@ -110,7 +110,7 @@ class LevelShardStore:
         self._deleted: list[UnitRun] = []
         """Deleted since the last compact(), whose bytes may still be on the disk."""
         self._index_lock = threading.Lock()
-        """Held by whoever changes the index: one batch after the other."""
+        """Held by whoever changes the index or drops an open shard: what finish() puts there is still whole then."""
         self._totals = TotalsRow(bytes_held=0, swept_counter=0)
         self._next_counter = 0
         self._start()
@@ -198,7 +198,6 @@ class LevelShardStore:
         leaves = WriteBatch()
         leaves.put(counter_key(first_counter + count), b"".join(whole.leaves))
         self._commit.write(leaves)
-        self.delete((name,))
         row = ShardRow(
             tenant=tenant,
             k=shape.k,
@@ -208,6 +207,8 @@ class LevelShardStore:
             leaves_counter=first_counter + count,
         )
         with self._index_lock:
+            self._drop_open(name)
+            self._delete_finished((name,))
             batch = WriteBatch()
             put_shard_row(batch, name, row)
             self._write_index(batch, added_bytes=shape.shard_bytes)
@@ -235,17 +236,18 @@ class LevelShardStore:
 
     def abandon_open(self, *, before_s: float) -> int:
         """Forget unfinished shards that nobody continues; see ShardStore."""
-        with self._lock:
-            stale = [name for name, shard in self._open.items() if shard.touched_s < before_s]
-        for name in stale:
-            self._drop_open(name)
+        with self._index_lock:
+            with self._lock:
+                stale = [name for name, shard in self._open.items() if shard.touched_s < before_s]
+            for name in stale:
+                self._drop_open(name)
         return len(stale)
 
     def delete(self, names: Sequence[ShardName]) -> None:
         """Forget shards; see ShardStore."""
-        for name in names:
-            self._drop_open(name)
         with self._index_lock:
+            for name in names:
+                self._drop_open(name)
             self._delete_finished(names)
 
     def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
@@ -426,6 +428,7 @@ class LevelShardStore:
         self._totals = totals
 
     def _drop_open(self, name: ShardName) -> None:
+        """Forget an unfinished shard and its units. The caller holds the index lock."""
         with self._lock:
             shard = self._open.pop(name, None)
             if shard is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 from pathlib import Path
@@ -19,13 +20,13 @@ from storage.identifiers import LEAF_BYTES, UNIT_BYTES, ColumnIndex, SegmentId, 
 from storage.merkle import check_range, leaf_hashes, prove, root_of
 from storage.segments import SegmentShape
 from storage.stores.group_commit import GroupCommit
-from storage.stores.leveldb import DamageRule, LevelDatabase, LevelOptions, WriteBatch, free_bytes
+from storage.stores.leveldb import DamageRule, LevelDatabase, LevelOptions, WriteBatch, WritePurpose, free_bytes
 from storage.stores.memory import MemoryShardStore
 from storage.stores.protocols import ShardName, ShardStore
 from storage.stores.units import LevelShardStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TENANT: Final = TenantId(b"t" * 16)
 OTHER: Final = TenantId(b"o" * 16)
@@ -200,6 +201,43 @@ def test_a_receipt_prolongs_what_is_uncommitted_and_only_that(store: ShardStore)
     assert store.uncommitted() == ()
     store.finish((NAME,), Height(300))
     assert store.uncommitted() == ()
+
+
+HURRIES: Final[dict[str, Callable[[LevelShardStore], object]]] = {
+    "deleted": lambda store: store.delete((NAME,)),
+    "rebuilt": lambda store: store.restore(NAME, TENANT, SHAPE, ROOT, SHARD),
+    "abandoned": lambda store: store.abandon_open(before_s=math.inf),
+}
+
+
+@pytest.mark.parametrize("hurry", HURRIES)
+def test_a_shard_that_is_being_finished_keeps_its_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurry: str
+) -> None:
+    """Whoever drops it meanwhile waits: the receipt that is about to be signed speaks of rows that are there."""
+    store = LevelShardStore(tmp_path)
+    _put(store)
+    other = threading.Thread(target=HURRIES[hurry], args=(store,))
+    write = store._index.write
+
+    def write_after_the_other_began(batch: WriteBatch, *, purpose: WritePurpose) -> None:
+        if not other.ident:
+            other.start()
+            other.join(timeout=0.2)  # it must not get through
+        write(batch, purpose=purpose)
+
+    monkeypatch.setattr(store._index, "write", write_after_the_other_began)
+    finished = store.finish((NAME,), EXPIRY)[0]
+    monkeypatch.undo()
+    other.join()
+    assert finished is not None
+    if hurry == "deleted":
+        assert store.describe(NAME) is None
+        assert store.bytes_held() == 0
+    else:
+        assert _read(store) == SHARD
+        assert store.bytes_held() == len(SHARD)
+    store.close()
 
 
 def test_deleted_shards_are_gone(store: ShardStore) -> None:
