@@ -49,7 +49,7 @@ def decode(encoded: bytes, record_type: type[RecordT], *, bytes_max: int) -> Rec
 
 
 def check_second_opinion(encoded: bytes) -> None:
-    """Refuse bytes that msgpack, a library of its own, would write otherwise: for whoever audits, not for every message.
+    """Refuse bytes that msgpack, a library of its own, would write otherwise; for whoever audits, not for each message.
 
     Raises:
         RejectionError: MALFORMED or NOT_CANONICAL.

@@ -252,6 +252,7 @@ class Signer:
     def _load(self) -> None:
         try:
             self._file = self._disk.open(self._path)
+            self._file.flush()  # what a killed process wrote and did not flush is released again from here
             encoded = self._file.read(self._file.byte_count())
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}") from error

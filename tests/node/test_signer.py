@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,7 @@ from node.signer import (
     create_signer_record,
     position_of,
 )
+from testnet.simulation.disks import PowerCutError, SimulatedDisk, Trap
 from tests.strategies import CHAIN, example_members, signing_keys
 
 SEAT = MemberIndex(1)
@@ -156,6 +158,21 @@ def test_any_changed_byte_stops_the_node_rather_than_forget_a_signature(home: Pa
             path.write_bytes(damaged)
             with pytest.raises(WriteAheadLogError, match=r"is damaged at byte .* rejoins as after a fire"):
                 opened(home)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_killed_process_had_not_flushed_is_durable_before_it_is_released(seed: int) -> None:
+    disk, home = SimulatedDisk(random.Random(seed)), Path("home")
+    create_signer_record(home, disk)
+    disk.arm(Trap.POWER_CUT, 2)  # at the flush, behind the write: here the end of the process alone
+    with pytest.raises(PowerCutError):
+        sign(Signer(home, KEY, CHAIN, disk), prevote(1))
+    released = sign(Signer(home, KEY, CHAIN, disk), prevote(1))
+    disk.lose_power()
+    after = Signer(home, KEY, CHAIN, disk)
+    with pytest.raises(SigningRefusedError, match="not signed"):
+        sign(after, prevote(1, 0, BLUE))
+    assert sign(after, prevote(1)) == released
 
 
 def test_entries_out_of_order_stop_the_node(home: Path) -> None:
