@@ -13,12 +13,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from consensus.errors import GrandestError
 from node.cli import ExitCode, exit_code_of
-from node.cli.output import print_error
+from node.cli.output import error_text, print_error
 from node.cli.parser import Commands, chosen_command
+
+if TYPE_CHECKING:
+    import io
 
 GROUPS: Final = (
     "testnet.commands",
@@ -56,6 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if not __debug__:
         print_error("python -O removes the checks that keep this node honest: run it without -O")
         return ExitCode.CONFIGURATION
+    _prepare_streams()
     arguments = command_parser().parse_args(words)
     try:
         code = chosen_command(arguments)(arguments)
@@ -70,9 +74,19 @@ def main(words: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return exit_code_of(error)
     except OSError as error:
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        print_error(error_text(error))
         return exit_code_of(error)
     return code
+
+
+def _prepare_streams() -> None:
+    """Write to nowhere what was closed for us, and escape what the terminal's encoding lacks."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (stays open, as the closed one would)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (as above)
+    if hasattr(sys.stdout, "reconfigure"):
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
 
 
 def command_parser() -> argparse.ArgumentParser:

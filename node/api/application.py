@@ -146,7 +146,7 @@ def build_application(parts: ApiParts) -> Starlette:
             Route("/v1/segments/find", _answering(views.find_segments), methods=["POST"]),
         ],
         exception_handlers={
-            404: lambda _request, _error: error_answer("not_found", "no such path", "see node/api/application.py", 404),
+            404: lambda _request, _error: error_answer("not_found", "no such path", "see docs/api.md", 404),
             405: lambda _request, _error: error_answer("bad_method", "another method is needed", "GET or POST", 405),
         },
     )

@@ -9,13 +9,15 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
+from node.api.application import WAIT_S_MAX
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 KEEP_ALIVE_S: Final = 60.0
-READ_S: Final = 30
+READ_S: Final = int(WAIT_S_MAX) + 15
+"""Hypercorn counts the wait for an answer as silence of the client: a connection lives longer than any answer takes."""
 BACKLOG: Final = 128
 HEAD_BYTES_MAX: Final = 16 * 1024
 

@@ -36,9 +36,15 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+class UsageError(GrandestError):
+    """The words of the command line do not go together; the message says which are needed."""
+
+
 def exit_code_of(error: GrandestError | OSError) -> ExitCode:
     """Return the exit code of an expected error: the one place where errors become codes."""
     match error:
+        case UsageError():
+            return ExitCode.USAGE
         case ConfigurationError() | WrongChainError():
             return ExitCode.CONFIGURATION
         case PeerUnreachableError() | NotEnoughShardsError():

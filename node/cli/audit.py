@@ -7,9 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from node.cli import ExitCode
+from node.cli import ExitCode, UsageError
 from node.cli.output import Json, Measure, Progress, bytes_text, note, print_json, print_line, print_table
-from node.cli.parser import Commands, add_json_option, new_command
+from node.cli.parser import Commands, add_json_option, new_command, node_address
+from node.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     export.add_argument("--out", required=True, type=Path, metavar="FILE")
     source = export.add_mutually_exclusive_group(required=True)
     source.add_argument("--home", type=Path, metavar="DIR", help="a testnet's home: any live node of it is asked")
-    source.add_argument("--node", metavar="URL", help="the API of a node")
+    source.add_argument("--node", type=node_address, metavar="URL", help="the API of a node")
     add_json_option(export)
     export.set_defaults(run=run_export)
     replay = new_command(actions, "replay", "re-run an export; exit 1 at the first lie")
@@ -49,10 +50,8 @@ def run_export(arguments: Namespace) -> int:
     out: Path = arguments.out
     with _open_node(_addresses(arguments)) as (http, tip_height):
         genesis = _fetch(http, "/v1/raw/genesis")
-        partial = out.with_name(out.name + ".part")
-        with partial.open("wb") as file, Progress("exported blocks", tip_height) as progress:
+        with whole_file(out) as file, Progress("exported blocks", tip_height) as progress:
             count = write_export(file, genesis, _blocks(http, tip_height, progress))
-        partial.replace(out)
     if arguments.json:
         print_json({"file": str(out), "blocks": count, "bytes": out.stat().st_size})
     else:
@@ -81,7 +80,6 @@ def run_replay(arguments: Namespace) -> int:
 
 def _pinned(text: str | None) -> GenesisHash | None:
     from consensus.identifiers import GenesisHash
-    from node.errors import ConfigurationError
 
     if text is None:
         return None
@@ -90,13 +88,13 @@ def _pinned(text: str | None) -> GenesisHash | None:
     except ValueError:
         pinned = b""
     if len(pinned) != 32:  # noqa: PLR2004 (SHA-256)
-        raise ConfigurationError("--genesis-hash takes 64 hex digits")
+        raise UsageError("--genesis-hash takes 64 hex digits")
     return GenesisHash(pinned)
 
 
 def _addresses(arguments: Namespace) -> tuple[str, ...]:
     if arguments.node is not None:
-        return (str(arguments.node).rstrip("/"),)
+        return (str(arguments.node),)
     from node.client.home import read_client_home
 
     return read_client_home(arguments.home / "client").nodes

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import trio
 
 from consensus.errors import GrandestError
-from node.cli import ExitCode
-from node.cli.output import Json, Measure, Progress, bytes_text, note
+from node.cli import ExitCode, UsageError
+from node.cli.output import Json, Measure, Progress, bytes_text, error_text, note, one_line
+from node.cli.whole_file import whole_file
 from node.client.errors import ObjectMissingError
 from node.client.sources import FileSource
 from node.errors import ConfigurationError
@@ -22,6 +24,7 @@ from storage.transactions import ENTRIES_MAX
 if TYPE_CHECKING:
     from node.client import Acknowledgement, Client, ObjectStatus
     from node.client.client import Listed, ProvenObject
+    from node.client.download import Sink
 
     Show = Callable[[Json, str], None]
 
@@ -41,14 +44,17 @@ async def put_tree(client: Client, path: str, place: tuple[str, str], show: Show
         return await _put_directory(client, Path(path), bucket, name, show)
     if not name or name.endswith("/"):
         if path == STANDARD_STREAM:
-            raise ConfigurationError("standard input needs a name: BUCKET/KEY")
+            raise UsageError("standard input needs a name: BUCKET/KEY")
         name += Path(path).name
     began = time.monotonic()
     with FileSource(_open_input(path)) as source:
         acknowledged = await client.put(bucket, name, source)
     seconds = time.monotonic() - began
     is_sealed = await _wait_sealed(client, [acknowledged])
-    show(_put_json(f"{bucket}/{name}", acknowledged, is_sealed), _put_line(f"{bucket}/{name}", acknowledged, seconds))
+    show(
+        _put_json(f"{bucket}/{name}", acknowledged, is_sealed),
+        _put_line(f"{bucket}/{name}", acknowledged, is_sealed, seconds),
+    )
     return ExitCode.DONE
 
 
@@ -68,7 +74,7 @@ async def _put_directory(client: Client, directory: Path, bucket: str, prefix: s
                     acknowledged.append(await client.put(bucket, name, source))
                 progress.advance(byte_count)
             except (GrandestError, OSError) as error:
-                failed.append(f"{path}: {error}")
+                failed.append(f"{path}: {error_text(error)}")
             finally:
                 limit.release()
 
@@ -85,7 +91,7 @@ async def _put_directory(client: Client, directory: Path, bucket: str, prefix: s
         f"{len(acknowledged)} objects, {bytes_text(total)} in {seconds:.1f} s, at least {receipts} receipts, {state}",
     )
     for line in failed[:FAILURES_SHOWN_MAX]:
-        note(f"failed: {line}")
+        note(one_line(f"failed: {line}"))
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
@@ -102,9 +108,8 @@ async def get_tree(client: Client, place: tuple[str, str], path: str, show: Show
         raise
     began = time.monotonic()
     target = _target_of(path, name)
-    with _Output(target) as output:
-        await client.read(opened, output.write)
-        await output.finish()
+    with _output(target) as sink:
+        await client.read(opened, sink)
     seconds = time.monotonic() - began
     byte_count = opened.record.object_record.plain_bytes
     if path != STANDARD_STREAM:
@@ -119,7 +124,7 @@ async def get_tree(client: Client, place: tuple[str, str], path: str, show: Show
 
 async def _get_prefix(client: Client, bucket: str, prefix: str, path: str, show: Show) -> int:
     if path == STANDARD_STREAM:
-        raise ConfigurationError("several objects need a directory, not standard output")
+        raise UsageError("several objects need a directory, not standard output")
     found = [listed async for listed in client.listing(bucket, prefix)]
     if not found:
         raise ObjectMissingError(f"no object under {bucket}/{prefix}")
@@ -132,12 +137,11 @@ async def _get_prefix(client: Client, bucket: str, prefix: str, path: str, show:
         async def get_one(listed: Listed) -> None:
             try:
                 target = _safe_target(Path(path), listed.path.removeprefix(f"{bucket}/{prefix}"))
-                with _Output(target) as output:
-                    await client.read(listed.opened, output.write)
-                    await output.finish()
+                with _output(target) as sink:
+                    await client.read(listed.opened, sink)
                 progress.advance(listed.object_record.plain_bytes)
             except (GrandestError, OSError) as error:
-                failed.append(f"{listed.path}: {error}")
+                failed.append(f"{listed.path}: {error_text(error)}")
             finally:
                 limit.release()
 
@@ -151,7 +155,7 @@ async def _get_prefix(client: Client, bucket: str, prefix: str, path: str, show:
         f"{len(found) - len(failed)} objects, {bytes_text(total)} in {seconds:.1f} s",
     )
     for line in failed[:FAILURES_SHOWN_MAX]:
-        note(f"failed: {line}")
+        note(one_line(f"failed: {line}"))
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
@@ -226,15 +230,20 @@ def _put_json(path: str, acknowledged: Acknowledgement, is_sealed: bool) -> Json
     }
 
 
-def _put_line(path: str, acknowledged: Acknowledgement, seconds: float) -> str:
+def _put_line(path: str, acknowledged: Acknowledgement, is_sealed: bool, seconds: float) -> str:  # noqa: FBT001 (as above)
+    state = "sealed" if is_sealed else acknowledged.state
     return (
         f"{path}: committed at height {acknowledged.height} in {seconds:.2f} s,"
-        f" {acknowledged.receipts} of {acknowledged.columns} receipts, {acknowledged.state}"
+        f" {acknowledged.receipts} of {acknowledged.columns} receipts, {state}"
     )
 
 
 def _open_input(path: str) -> BinaryIO:
-    return sys.stdin.buffer if path == STANDARD_STREAM else Path(path).open("rb")
+    if path != STANDARD_STREAM:
+        return Path(path).open("rb")
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: there is nothing to store")
+    return sys.stdin.buffer
 
 
 def _is_directory(path: str) -> bool:
@@ -267,35 +276,16 @@ def _safe_target(directory: Path, name: str) -> Path:
     return directory.joinpath(*parts)
 
 
-class _Output:
-    """A file written under another name and renamed when it is whole, or standard output."""
+@contextmanager
+def _output(target: Path | None) -> Generator[Sink]:
+    """Give what takes an object's pieces: a file that is in its place when it is whole, or standard output."""
+    with nullcontext(sys.stdout.buffer) if target is None else whole_file(target) as file:
 
-    def __init__(self, target: Path | None) -> None:
-        self._target = target
-        self._file: BinaryIO = sys.stdout.buffer
-        self._unfinished: Path | None = None
+        async def write(piece: memoryview) -> None:
+            if len(piece) <= INLINE_BYTES_MAX:
+                file.write(piece)
+            else:
+                await trio.to_thread.run_sync(file.write, piece)
 
-    def __enter__(self) -> Self:
-        if self._target is not None:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._unfinished = self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
-            self._file = self._unfinished.open("wb")
-        return self
-
-    async def write(self, piece: memoryview) -> None:
-        if len(piece) <= INLINE_BYTES_MAX:
-            self._file.write(piece)
-        else:
-            await trio.to_thread.run_sync(self._file.write, piece)
-
-    async def finish(self) -> None:
-        """Put the whole file in its place."""
-        self._file.flush()
-        if self._target is not None and self._unfinished is not None:
-            self._file.close()
-            self._unfinished.replace(self._target)
-
-    def __exit__(self, *_: object) -> None:
-        if self._unfinished is not None:
-            self._file.close()
-            self._unfinished.unlink(missing_ok=True)
+        yield write
+        file.flush()

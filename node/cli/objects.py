@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from node.cli import ExitCode
-from node.cli.output import bytes_text, note, print_json, print_line
-from node.cli.parser import Commands, add_json_option, new_command
-from node.errors import ConfigurationError
+from node.cli import ExitCode, UsageError
+from node.cli.output import bytes_text, note, one_line, print_json, print_line
+from node.cli.parser import Commands, add_json_option, new_command, node_address
 
 if TYPE_CHECKING:
     from node.cli.output import Json
@@ -47,18 +46,16 @@ def put_objects(arguments: Namespace) -> int:
     """Store a file, standard input or a tree."""
     from node.cli.object_work import put_tree
 
-    return _run(
-        arguments, lambda client: put_tree(client, _text(arguments, "path"), _place(arguments), _show(arguments))
-    )
+    place = _place(arguments)
+    return _run(arguments, lambda client: put_tree(client, _text(arguments, "path"), place, _show(arguments)))
 
 
 def get_objects(arguments: Namespace) -> int:
     """Read an object or a tree."""
     from node.cli.object_work import get_tree
 
-    return _run(
-        arguments, lambda client: get_tree(client, _place(arguments), _text(arguments, "path"), _show(arguments))
-    )
+    place = _place(arguments)
+    return _run(arguments, lambda client: get_tree(client, place, _text(arguments, "path"), _show(arguments)))
 
 
 def list_objects(arguments: Namespace) -> int:
@@ -145,7 +142,7 @@ def verify_object(arguments: Namespace) -> int:
 def _command(commands: Commands, name: str, summary: str, run: Callable[[Namespace], int]) -> argparse.ArgumentParser:
     parser = new_command(commands, name, summary)
     parser.add_argument("--home", type=Path, metavar="DIR", help="a testnet's home")
-    parser.add_argument("--node", metavar="URL", help="any live node's API")
+    parser.add_argument("--node", type=node_address, metavar="URL", help="any live node's API")
     parser.add_argument("--keys", type=Path, metavar="DIR", help="the client's own folder")
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -177,13 +174,13 @@ def _client_home(arguments: Namespace) -> ClientHome:
         return read_client_home(home / "client")
     if home is None and node is not None and keys is not None:
         return read_client_home(keys, (node,))
-    raise ConfigurationError("give either --home DIR of a testnet, or --node URL and --keys DIR")
+    raise UsageError("give either --home DIR of a testnet, or --node URL and --keys DIR")
 
 
 def _place(arguments: Namespace) -> tuple[str, str]:
     bucket, _, name = _text(arguments, "place").partition("/")
     if not bucket:
-        raise ConfigurationError("an object is named BUCKET/KEY")
+        raise UsageError("an object is named BUCKET/KEY")
     return bucket, name
 
 
@@ -199,7 +196,7 @@ def _show(arguments: Namespace) -> Callable[[Json, str], None]:
         if is_json:
             print_json(value)
         else:
-            note(line)
+            note(one_line(line))
 
     return show
 
@@ -209,4 +206,4 @@ def _print(arguments: Namespace, value: Json, lines: list[str]) -> None:
         print_json(value)
         return
     for line in lines:
-        print_line(line)
+        print_line(one_line(line))

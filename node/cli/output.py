@@ -22,7 +22,8 @@ UNIT_STEP: Final = 1024
 
 def print_json(value: Json) -> None:
     """Print one JSON value and a line end on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    is_unicode = sys.stdout.encoding.lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not is_unicode) + "\n")
 
 
 def print_line(text: str) -> None:
@@ -38,7 +39,19 @@ def note(text: str) -> None:
 
 def print_error(text: str) -> None:
     """Print an error as one line on stderr, whatever it contains."""
-    note("grandest: " + " ".join(text.split()))
+    note(one_line("grandest: " + " ".join(text.split())))
+
+
+def one_line(text: str) -> str:
+    """Escape what would steer a terminal or end the line: names come from whoever wrote a bucket."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def error_text(error: Exception) -> str:
+    """Return what an error says to people: of the system's errors the file and the reason, no number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast
+from urllib.parse import urlsplit
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 """A command takes its parsed arguments and returns an ExitCode."""
@@ -35,6 +36,18 @@ def existing_directory(text: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a directory")
     return path.resolve()
+
+
+def node_address(text: str) -> str:
+    """Read an argument that names a node's API; a slash at its end means nothing."""
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address of a node, such as http://127.0.0.1:8080")
+    return text.rstrip("/")
 
 
 def chosen_command(arguments: argparse.Namespace) -> Command:

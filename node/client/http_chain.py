@@ -137,9 +137,8 @@ class HttpChain:
 
     async def tip_height(self) -> Height:
         """Return the height of a live node's chain."""
-        answer = await self._get("/v1/status", _StatusAnswer)
-        assert answer is not None, "every node has a status"
-        return Height(answer.height)
+        path = "/v1/status"
+        return Height(self._read(path, await self._ask("GET", path, None), _StatusAnswer).height)
 
     async def submit(self, transaction: bytes, records: Sequence[bytes]) -> TransactionId:
         """Hand a transaction to a node, which usually answers with its outcome; wait() then has it already."""
@@ -188,8 +187,8 @@ class HttpChain:
             path += f"&bucket={bucket_tag.hex()}"
         if after is not None:
             path += f"&after={after.bucket_tag.hex()}.{after.name_tag.hex()}"
-        answer = await self._get(path, _EntriesAnswer)
-        return () if answer is None else tuple(_entry_of(entry) for entry in answer.entries)
+        answer = self._read(path, await self._ask("GET", path, None), _EntriesAnswer)
+        return tuple(_entry_of(entry) for entry in answer.entries)
 
     async def find_segments(self, segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
         """Return segments, None where there is none."""

@@ -39,6 +39,10 @@ def run_main(words: list[str]) -> int:
             "/nowhere holds no testnet: make one with",
         ),
         (["node", "run", "--home", "/nowhere"], ExitCode.USAGE, "/nowhere is not a directory"),
+        (["ls"], ExitCode.USAGE, "give either --home DIR of a testnet, or --node URL and --keys DIR"),
+        (["put", "-", "/key", "--home", "/nowhere"], ExitCode.USAGE, "an object is named BUCKET/KEY"),
+        (["ls", "--node", "127.0.0.1:80", "--keys", "/k"], ExitCode.USAGE, "'127.0.0.1:80' is no address of a node"),
+        (["audit", "replay", "/nowhere", "--genesis-hash", "ab"], ExitCode.USAGE, "--genesis-hash takes 64 hex digits"),
     ],
 )
 def test_an_error_is_one_line_with_its_code(
@@ -91,6 +95,20 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     finished = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert finished.stderr == b""
+
+
+def test_a_closed_output_and_a_narrow_encoding_are_no_errors(tmp_path: Path) -> None:
+    make_testnet(tmp_path / "home", OPERATORS)
+    command = (sys.executable, "-m", "testnet.cli", "testnet", "status", "--home", str(tmp_path / "home"))
+    for redirection in (">&-", "2>&-"):
+        closed = subprocess.run(
+            ("/bin/sh", "-c", f'"$@" {redirection}', "sh", *command), capture_output=True, check=False
+        )
+        assert (closed.returncode, closed.stderr) == (ExitCode.DONE, b"")
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(command, capture_output=True, check=False, env=narrow)
+    assert (shown.returncode, shown.stderr) == (ExitCode.DONE, b"")
+    assert rb"\xc9pinal" in shown.stdout
 
 
 def test_help_appears_at_once() -> None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.cli import output
-from node.cli.output import Json, Measure, Progress, bytes_text, note, print_error, print_json, print_line, print_table
+from node.cli.output import (
+    Json,
+    Measure,
+    Progress,
+    bytes_text,
+    error_text,
+    note,
+    one_line,
+    print_error,
+    print_json,
+    print_line,
+    print_table,
+)
 
 
 def test_results_and_notes_go_their_own_ways(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +114,29 @@ def test_nothing_to_do_is_done(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("none", 0):
         pass
     assert "[" + "#" * 24 + "] 0 of 0" in capsys.readouterr().err
+
+
+def test_a_name_neither_steers_the_terminal_nor_ends_the_line() -> None:
+    assert one_line("papers/\x1b[31mred\nline\t\udcff é 名") == r"papers/\x1b[31mred\nline\t\udcff é 名"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.EISDIR, "Is a directory", "all/e"), "all/e: Is a directory"),
+        (OSError("no number"), "no number"),
+        (ValueError("other"), "other"),
+    ],
+)
+def test_a_system_error_is_its_file_and_reason(error: Exception, said: str) -> None:
+    assert error_text(error) == said
+
+
+def test_json_is_json_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        written = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace"))
+        print_json("é名\udcff")
+        sys.stdout.flush()
+        assert json.loads(written.getvalue().decode(encoding)) == "é名\udcff"
