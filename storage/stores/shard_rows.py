@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Annotated, Final, TypeVar
 
 from msgspec import Meta
@@ -140,3 +141,17 @@ def read_row(encoded: bytes, kind: type[RowT]) -> RowT:
         return decode(encoded, kind, bytes_max=ROW_BYTES_MAX)
     except RejectionError as error:
         raise StoreDamagedError(f"a {kind.__name__} of the index is damaged: {error}") from error
+
+
+def merged_ranges(runs: Iterable[UnitRun], ranges_max: int) -> list[tuple[int, int]]:
+    """Return counter ranges, first and last, that cover runs: at most so many, over the smallest gaps."""
+    spans = sorted((run.first_counter, run.first_counter + run.count - 1) for run in runs)
+    gaps = sorted((after[0] - before[1], after[0]) for before, after in pairwise(spans))
+    starts = {start for _, start in gaps[-(ranges_max - 1) :]}
+    ranges: list[tuple[int, int]] = []
+    for first, last in spans:
+        if not ranges or first in starts:
+            ranges.append((first, last))
+        else:
+            ranges[-1] = ranges[-1][0], max(last, ranges[-1][1])
+    return ranges

@@ -19,7 +19,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
@@ -46,6 +45,7 @@ from storage.stores.shard_rows import (
     all_runs,
     counter_key,
     counters_of,
+    merged_ranges,
     put_shard_row,
     read_row,
     runs_of,
@@ -275,7 +275,7 @@ class LevelShardStore:
         """Give the space of deleted shards back to the disk; takes as long as rewriting the live units near them."""
         with self._lock:
             deleted, self._deleted = self._deleted, []
-        ranges = _merged(deleted)
+        ranges = merged_ranges(deleted, COMPACTED_RANGES_MAX)
         try:
             while ranges:
                 first, last = ranges[-1]
@@ -469,20 +469,6 @@ class LevelShardStore:
             self._deleted.extend(runs_of(sorted(counters)))
             if len(self._deleted) > DELETED_RUNS_MAX:
                 del self._deleted[:-DELETED_RUNS_MAX]  # LevelDB's own compactions get to the others in time
-
-
-def _merged(runs: Iterable[UnitRun]) -> list[tuple[int, int]]:
-    """Return counter ranges, first and last, that cover runs: at most COMPACTED_RANGES_MAX, over the smallest gaps."""
-    spans = sorted((run.first_counter, run.first_counter + run.count - 1) for run in runs)
-    gaps = sorted((after[0] - before[1], after[0]) for before, after in pairwise(spans))
-    starts = {start for _, start in gaps[-(COMPACTED_RANGES_MAX - 1) :]}
-    ranges: list[tuple[int, int]] = []
-    for first, last in spans:
-        if not ranges or first in starts:
-            ranges.append((first, last))
-        else:
-            ranges[-1] = ranges[-1][0], max(last, ranges[-1][1])
-    return ranges
 
 
 def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:
