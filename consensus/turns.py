@@ -290,8 +290,8 @@ def _fresh(one: Attendance, _height: Height, unsigned_max: int) -> Attendance:
 def _judged(one: Attendance, height: Height, unsigned_max: int) -> Attendance:
     if one.missed < TURNS_MISSED or one.is_absent or one.silent_until > height:
         return one
-    if one.unsigned >= unsigned_max:
-        return replace(one, is_absent=True, silent_until=Height(0))
+    if one.unsigned >= unsigned_max or (one.silent_until and one.signed < CERTIFICATES_BACK):
+        return replace(one, is_absent=True, silent_until=Height(0))  # nobody comes back without signing
     if one.silent_until:  # the silence is over: one more missed turn begins the next
         return replace(one, missed=TURNS_MISSED - 1, silent_until=Height(0))
     turns = min(2 << one.silences, SILENT_TURNS_MAX)

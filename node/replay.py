@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
-from consensus.blocks import BLOCK_BYTES_MAX, Block, DecidedBlock
+from consensus.blocks import BLOCK_BYTES_MAX, Block, DecidedBlock, header_hash
 from consensus.certificates import bitmap_members
 from consensus.chain import ChainRules, ChainTip, chain_rules, check_decided, genesis_tip, next_tip
 from consensus.encoding import check_second_opinion, decode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.evidence import Evidence, fault_place
-from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash
+from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash, genesis_members
 from consensus.identifiers import GenesisHash, Height, MemberIndex, StateRoot
 from consensus.signing import check_signature
 from consensus.turns import Suspension, suspensions
@@ -41,6 +41,7 @@ from storage.state import TENANT_PREFIX, MemoryState, TenantState, decode_state
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from consensus.members import MemberSet
     from storage.ledger import StateChange
 
 MAGIC: Final = b"grandest-export-1\n"
@@ -177,6 +178,25 @@ def replay(
     report.height, report.state_root, report.suspended = tip.height, tip.state_root, suspensions(tip.turns)
     _count_objects(report, ledger.state)
     return report
+
+
+def find_fork(one: Reader, other: Reader) -> tuple[MemberSet, DecidedBlock, DecidedBlock] | None:
+    """Return the members and the first two blocks of one height that differ between two exports of one chain.
+
+    Only what is needed to name culprits is read: each file's form, not whether its blocks are valid.
+
+    Raises:
+        RejectionError: One is no export, or they are of different chains.
+    """
+    pieces, others = _Pieces(one, lambda _bytes: None), _Pieces(other, lambda _bytes: None)
+    genesis = pieces.genesis()
+    if others.genesis() != genesis:
+        raise RejectionError(RejectionReason.WRONG_CHAIN, "the exports have different genesis records")
+    for mine, theirs in zip(pieces.blocks(), others.blocks(), strict=False):
+        first, second = (decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX) for encoded in (mine, theirs))
+        if header_hash(first.block.header) != header_hash(second.block.header):
+            return genesis_members(decode_genesis(genesis)), first, second
+    return None
 
 
 def _begin(pieces: _Pieces, pinned: GenesisHash | None) -> tuple[ChainRules, _Ledger, ChainTip, ReplayReport]:

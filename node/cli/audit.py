@@ -26,7 +26,7 @@ LENGTH: Final = struct.Struct(">I")
 
 
 def add_commands(commands: Commands) -> None:
-    """Mount `audit export` and `audit replay`."""
+    """Mount `audit export`, `audit replay` and `audit forensics`."""
     audit = new_command(commands, "audit", "take the chain home and re-run it from genesis")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
     export = new_command(actions, "export", "write genesis and every decided block to one file")
@@ -41,6 +41,11 @@ def add_commands(commands: Commands) -> None:
     replay.add_argument("--genesis-hash", metavar="HEX", help="what you know of the chain from elsewhere")
     add_json_option(replay)
     replay.set_defaults(run=run_replay)
+    forensics = new_command(actions, "forensics", "name who made two exports contradict each other; exit 1 if they do")
+    forensics.add_argument("one", type=Path, metavar="A")
+    forensics.add_argument("other", type=Path, metavar="B")
+    add_json_option(forensics)
+    forensics.set_defaults(run=run_forensics)
 
 
 def run_export(arguments: Namespace) -> int:
@@ -76,6 +81,43 @@ def run_replay(arguments: Namespace) -> int:
     else:
         _print_report(report, pinned)
     return ExitCode.DONE
+
+
+def run_forensics(arguments: Namespace) -> int:
+    """Compare two exports and print the culprits of their fork with the two signed votes of each."""
+    from consensus.encoding import encode
+    from consensus.forensics import name_culprits
+    from node.replay import find_fork
+
+    with arguments.one.open("rb") as one, arguments.other.open("rb") as other:
+        fork = find_fork(one, other)
+    if fork is None:
+        note("grandest: the exports agree as far as both go")
+        if arguments.json:
+            print_json({"height": None, "culprits": []})
+        return ExitCode.DONE
+    members, first, second = fork
+    culprits = name_culprits(first, second, members)
+    if arguments.json:
+        print_json(
+            {
+                "height": first.commit.height,
+                "culprits": [
+                    {
+                        "seat": culprit.member,
+                        "guilt": culprit.guilt.value,
+                        "first": encode(culprit.first).hex(),
+                        "second": encode(culprit.second).hex(),
+                    }
+                    for culprit in culprits
+                ],
+            }
+        )
+        return ExitCode.FAILED
+    print_line(f"height {first.commit.height} was decided twice")
+    rows = [[str(c.member), c.guilt.value, encode(c.first).hex(), encode(c.second).hex()] for c in culprits]
+    print_table(["seat", "guilt", "first signed vote", "second signed vote"], rows)
+    return ExitCode.FAILED
 
 
 def _pinned(text: str | None) -> GenesisHash | None:

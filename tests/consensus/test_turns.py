@@ -188,6 +188,18 @@ def test_a_member_that_signs_but_never_proposes_is_out_for_longer_and_longer() -
     assert sum(round_ > 0 for round_ in chain.rounds) <= 3 + 1 + 2 * len(turns)
 
 
+def test_the_silent_do_not_come_back_dead() -> None:
+    chain = Chain(mute={4})
+    while chain.suspended != {4: Suspension.SILENT}:
+        chain.grow()
+    chain.grow(2 * 9 - 5)
+    chain.dead = {4}
+    before = len(chain.rounds)
+    chain.grow(9 * 9)
+    assert chain.suspended == {4: Suspension.ABSENT}
+    assert set(chain.rounds[before:]) == {0}
+
+
 def test_one_kept_turn_makes_the_silent_as_good_as_new() -> None:
     chain = Chain(mute={4})
     while len(spells(chain, 4)) < 3:
