@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from consensus.signing import check_signature
 from node.inbox import OfferedBlock
 from node.member import Member
 from node.member_parts import MemberParts
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from consensus.identifiers import Height, MemberIndex
     from consensus.members import MemberSet
     from consensus.messages import TransactionsMessage
+    from consensus.signing import SignatureCheck
     from node.mempool import Mempool
     from node.node_chain import Appended, NodeChain
     from node.outbox import Outbox
@@ -56,6 +58,7 @@ class ConsensusParts:
     on_appended: Callable[[Appended], None]
     """Told of every block, after it is durable."""
     listen_s: float = LISTEN_S
+    check: SignatureCheck = check_signature
 
 
 @dataclass(slots=True)
@@ -93,6 +96,7 @@ class ConsensusTask:
                 run_blocking=trio.to_thread.run_sync,
                 monotonic_s=time.monotonic,
                 wall_ms=now_ms,
+                check=parts.check,
             )
         )
 

@@ -35,6 +35,7 @@ import trio
 
 from consensus.chain import ChainRules, chain_rules
 from consensus.messages import CommitMessage, encode_message
+from consensus.signing import check_signature
 from node.admission import Admission
 from node.api.application import ApiParts, build_application
 from node.api.server import check_port_is_free, serve_api
@@ -51,6 +52,7 @@ from node.nurseries import first_expected
 from node.proposal_intake import now_ms
 from node.records_task import RecordsTask
 from node.rejoin import rejoin
+from node.remembered_checks import remembering
 from node.signer import Signer
 from node.telemetry import NodeCounters, set_up_log
 from node.write_ahead_log import WriteAheadLog
@@ -62,6 +64,7 @@ from storage.stores.records import RecordStore
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from consensus.signing import SignatureCheck
     from node.network.peers import NetworkSettings
     from node.node_chain import Appended
     from storage.stores.units import LevelShardStore
@@ -156,8 +159,9 @@ class Node:
         self.mempool = Mempool()
         self.appended = trio.Event()
         rules = chain_rules(config.genesis)
+        check = remembering(check_signature)
         self.links = MemberLinks(config.storage_genesis, config.seat)
-        self.chain = LedgerChain(store=stores.chain, records=stores.records, rules=rules, seat=config.seat)
+        self.chain = LedgerChain(store=stores.chain, records=stores.records, rules=rules, seat=config.seat, check=check)
         self.admission = Admission(chain=self.chain, mempool=self.mempool, outbox=self.links, counters=self.counters)
         self.records = RecordsTask(
             chain=self.chain, store=stores.chain, asker=self.links, connected=self.links.connected
@@ -169,7 +173,7 @@ class Node:
             shards=stores.shards,
             submit=self.admission.submit,
         )
-        self.consensus = ConsensusTask(self._consensus_parts(rules))
+        self.consensus = ConsensusTask(self._consensus_parts(rules, check))
         self.admission.on_waiting = self.consensus.wake
         self.server = CatchUpServer(
             seat=config.seat,
@@ -180,7 +184,7 @@ class Node:
             signer=stores.signer,
         )
 
-    def _consensus_parts(self, rules: ChainRules) -> ConsensusParts:
+    def _consensus_parts(self, rules: ChainRules, check: SignatureCheck) -> ConsensusParts:
         config, stores = self.config, self.stores
         return ConsensusParts(
             seat=config.seat,
@@ -194,6 +198,7 @@ class Node:
             counters=self.counters,
             take_transactions=self.admission.take,
             on_appended=self.on_appended,
+            check=check,
         )
 
     async def run(self) -> None:
