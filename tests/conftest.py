@@ -6,13 +6,22 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 TESTS = Path(__file__).parent
 
 # No deadline and no complaint about slowness: the machine is shared, and a slow example is not a wrong one.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("campaign", settings.get_profile("default"), max_examples=20_000)
+# A trial of a mutant wants the first failure, the same one every time (tests/mutants).
+settings.register_profile(
+    "mutants",
+    settings.get_profile("default"),
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile(os.environ.get("GRANDEST_HYPOTHESIS_PROFILE", "default"))
 
 
