@@ -1,5 +1,5 @@
 # make demo, make test: each sets everything up by itself. Needs Python 3.11+, make and a C toolchain.
-.PHONY: setup demo test testnet campaign lint types lock spec
+.PHONY: setup demo test testnet campaign lint types lock spec mutants
 
 PYTHON := .venv/bin/python
 PURE_TESTS := $(sort $(wildcard tests/consensus/test_*.py tests/storage/test_*.py))
@@ -42,7 +42,11 @@ spec: .venv/.ready .build/spec/.ready
 
 # A long run of the properties, one file at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done)
+campaign: $(PURE_TESTS:%=.campaign/%.done) mutants
+
+# Deliberate faults, one at a time; writes docs/mutants.md. What was tried is kept in .campaign/mutants.
+mutants: .venv/.ready
+	@$(PYTHON) -m tests.mutants
 
 .campaign/%.done: % .venv/.ready
 	@mkdir -p $(@D)

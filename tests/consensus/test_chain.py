@@ -338,6 +338,9 @@ def test_the_turns_of_a_height_follow_from_the_blocks_below() -> None:
 def test_a_decision_is_proven_by_its_own_certificate() -> None:
     borrowed = DecidedBlock(block=SECOND, commit=commit_of(FIRST), polkas=())
     assert reason(lambda: check_proof(borrowed, TIP, RULES)) is RejectionReason.WRONG_CERTIFICATE
+    twin = made_on(TIP, 2, b"four")
+    borrowed = DecidedBlock(block=SECOND, commit=commit_of(twin), polkas=())
+    assert reason(lambda: check_proof(borrowed, TIP, RULES)) is RejectionReason.WRONG_CERTIFICATE
     short = DecidedBlock(block=SECOND, commit=commit_of(SECOND, voters=5), polkas=())
     assert reason(lambda: check_proof(short, TIP, RULES)) is RejectionReason.NO_QUORUM
 

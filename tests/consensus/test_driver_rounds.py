@@ -18,7 +18,8 @@ from consensus.events import (
     VoteReceived,
 )
 from consensus.identifiers import Round
-from consensus.vote_keeper import vote_evidence
+from consensus.quorum import fault_budget
+from consensus.vote_keeper import add_votes, new_keeper, skip_round, vote_evidence
 from tests.consensus.messages_by_hand import HEIGHT, RED, precommit, prevote, proposal
 from tests.consensus.one_seat import OTHERS, Seat, context, started
 
@@ -40,6 +41,14 @@ def test_w_members_of_a_later_round_take_us_there_and_two_do_not() -> None:
     assert isinstance(certificate, RoundCertificate)
     assert certificate.proposal == proposal(5, RED, 4)
     assert [signed.vote for signed in certificate.votes] == [precommit(0, RED, 4).vote, prevote(4, None, 4).vote]
+
+
+def test_a_round_is_skipped_for_senders_not_for_messages() -> None:
+    said = [vote(member, None, 4) for vote in (prevote, precommit) for member in (0, 4)]
+    keeper, _ = add_votes(new_keeper(HEIGHT, fault_budget(9)), said)
+    assert skip_round(keeper, Round(0)) is None
+    keeper, _ = add_votes(keeper, [prevote(8, RED, 4)])
+    assert skip_round(keeper, Round(0)) == 4
 
 
 def test_the_latest_of_several_later_rounds_is_entered() -> None:

@@ -103,7 +103,7 @@ TALLY_FAULTS: Final = (
         before="    return max((r for r, of_round in heard",
         after="    return min((r for r, of_round in heard",
         rule="A42",
-        killers=(ROUNDS,),
+        killers=(TALLY,),
     ),
     Mutant(
         name="round-skipped-for-too-few",
@@ -224,7 +224,7 @@ CERTIFICATE_FAULTS: Final = (
         name="signatures-of-a-certificate-unchecked",
         file=CERTIFICATES,
         before="        check(members.public_key(signed.vote.member), message, signed.signature)",
-        after="        check(members.public_key(signed.vote.member), message, votes[0].signature) if message == b'' else None",
+        after="        assert message, check",
         rule="A23",
         killers=(PROOFS,),
     ),
@@ -263,8 +263,8 @@ CERTIFICATE_FAULTS: Final = (
     Mutant(
         name="prevotes-end-a-round",
         file=CERTIFICATES,
-        before="    if proposal is not None or not all(isinstance(signed.vote, Precommit) for signed in certificate.votes):",
-        after="    if proposal is not None:",
+        before="not all(isinstance(signed.vote, Precommit) for signed in certificate.votes):",
+        after="not certificate.votes:",
         rule="A24",
         killers=(PROOFS,),
     ),

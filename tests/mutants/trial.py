@@ -1,7 +1,7 @@
 """Trials: a copy of the house, one mutant in it at a time, and the tests that must notice.
 
-A mutant is killed when a named assertion of the suite fails. A time-out, an import error, a crash or an assertion of the
-product's own code is no kill: whoever reads the suite could not say what was noticed.
+A mutant is killed when a named assertion of the suite fails. A time-out, an import error, a crash or an assertion of
+the product's own code is no kill: whoever reads the suite could not say what was noticed.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ DRIVER: Final = "consensus/driver.py"
 TABLE: Final = "tests/consensus/test_round_machine.py"
 HEIGHT: Final = "tests/consensus/test_driver.py"
 ROUNDS: Final = "tests/consensus/test_driver_rounds.py"
+PROPOSALS: Final = "tests/consensus/test_driver_proposals.py"
 
 LOCK_FAULTS: Final = (
     Mutant(
@@ -148,7 +149,7 @@ LOCK_FAULTS: Final = (
         before="    if state.valid is None:\n        return state, (AskValue(), timer)  # L18",
         after="    if state.valid is None or state.round > 0:\n        return state, (AskValue(), timer)  # L18",
         rule="A43",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
     Mutant(
         name="proposer-hides-the-valid-round",
@@ -174,7 +175,7 @@ LOCK_FAULTS: Final = (
         before="    if (proposal.valid_round, proposal.block_hash) not in state.keeper.polkas:",
         after="    if proposal.block_hash not in {place[1] for place in state.keeper.polkas}:",
         rule="A46",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
     Mutant(
         name="polka-of-another-block-accepted",
@@ -182,7 +183,7 @@ LOCK_FAULTS: Final = (
         before="    if (proposal.valid_round, proposal.block_hash) not in state.keeper.polkas:",
         after="    if proposal.valid_round not in {place[0] for place in state.keeper.polkas}:",
         rule="A46",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
     Mutant(
         name="invalid-block-locked",
@@ -190,7 +191,7 @@ LOCK_FAULTS: Final = (
         before=" in state.keeper.polkas and block_hash in state.valid_blocks:",
         after=" in state.keeper.polkas:",
         rule="A47",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
 )
 
@@ -281,7 +282,7 @@ ROUND_FAULTS: Final = (
         before="(*_shown(entry), *effects)",
         after="effects",
         rule="A61",
-        killers=(ROUNDS,),
+        killers=(PROPOSALS,),
     ),
     Mutant(
         name="proposer-unchecked",
@@ -305,7 +306,7 @@ ROUND_FAULTS: Final = (
         before="known[0].signed.proposal, known[0].validity",
         after="known[-1].signed.proposal, known[-1].validity",
         rule="A34",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
     Mutant(
         name="second-proposal-overwrites-the-first",
@@ -313,7 +314,7 @@ ROUND_FAULTS: Final = (
         before="proposal.round: (*known, event)}",
         after="proposal.round: (event,)}",
         rule="A34",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
     Mutant(
         name="second-proposal-never-counted",
@@ -335,8 +336,8 @@ ROUND_FAULTS: Final = (
         name="locked-block-forgotten-after-many-rounds",
         file=DRIVER,
         before="for held in (state.machine.locked, state.machine.valid) if held is not None}\n    return replace(",
-        after="for held in (state.machine.valid,) if held is None}\n    return replace(",
+        after="for held in ()}\n    return replace(",
         rule="A35",
-        killers=(HEIGHT,),
+        killers=(PROPOSALS,),
     ),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import pytest
@@ -44,10 +44,14 @@ def pytest_runtest_makereport(
 
 def asserted(error: pytest.ExceptionInfo[BaseException], tests: Path) -> str | None:
     """Return the assertion of the suite that an error comes from, None for any other error."""
-    if not isinstance(error.value, AssertionError | pytest.fail.Exception):
+    found = error.value
+    while isinstance(found, BaseExceptionGroup):  # a nursery wraps what its task raises
+        found = cast("BaseExceptionGroup[BaseException]", found).exceptions[0]
+    if not isinstance(found, AssertionError | pytest.fail.Exception):
         return None
     # What pytest.raises() says comes from below the test that says it.
-    frames = [entry for entry in error.traceback if "_pytest" not in Path(entry.path).parts]
+    traceback = pytest.ExceptionInfo.from_exception(found).traceback
+    frames = [entry for entry in traceback if "_pytest" not in Path(entry.path).parts]
     if not frames or not Path(frames[-1].path).is_relative_to(tests):
         return None
     return " ".join(str(frames[-1].statement).split())[:STATEMENT_CHARACTERS_MAX]

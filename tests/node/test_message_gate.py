@@ -158,6 +158,9 @@ def test_what_stands_beside_a_proposal_is_its_own(gate: MessageGate, chain: Ledg
     polka = polka_certificate([prevote(member) for member in range(1, 7)])
     again = replace(proposed(chain, round_=2, valid_round=0), polka=polka)
     assert refused(gate, again) is RejectionReason.WRONG_CERTIFICATE
+    own = [replace(prevote(m, 1).vote, block_hash=again.signed.proposal.block_hash) for m in range(1, 7)]
+    of_round_1 = replace(again, polka=polka_certificate([signed(GENESIS, vote) for vote in own]))
+    assert refused(gate, of_round_1) is RejectionReason.WRONG_CERTIFICATE
 
 
 def test_an_own_message_passes_only_if_it_was_signed_here(

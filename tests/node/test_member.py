@@ -1,0 +1,126 @@
+"""One member with a real disk: what is durable before a vote leaves, and what a restart still knows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from consensus.blocks import Block, header_hash
+from consensus.chain import make_block
+from consensus.events import HeightStarted, ProposalReceived, Validity, VoteReceived
+from consensus.genesis import genesis_hash
+from consensus.identifiers import NO_ROUND, BlockHash, Height, MemberIndex, Round
+from consensus.messages import ProposalMessage, VoteMessage, decode_message, encode_message
+from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
+from consensus.round_machine import RoundValue
+from consensus.votes import Prevote, SignedVote
+from node.member import Member
+from node.proposal_intake import now_ms
+from node.write_ahead_log import WriteAheadLog
+from tests.node.one_member import OneMember, open_member
+from tests.node.small_chain import KEYS, signed, small_chain, small_genesis
+
+GENESIS = small_genesis()
+CHAIN = small_chain(GENESIS, 2)
+NEXT = Height(3)
+ME = MemberIndex(0)
+PEERS = tuple(MemberIndex(m) for m in range(1, 6))
+
+
+def inner(member: OneMember) -> Member:
+    return member.consensus._member
+
+
+async def hear(member: OneMember, *messages: ProposalMessage | VoteMessage) -> None:
+    for message in messages:
+        member.consensus.receive(PEERS[0], encode_message(message))
+    await inner(member).advance()
+    while inner(member).has_queued:
+        await inner(member).advance()
+
+
+def cast(member: OneMember) -> list[tuple[str, BlockHash | None]]:
+    messages = [decode_message(frame) for to, frame in member.sent.frames if to is None]
+    votes = [message.signed.vote for message in messages if isinstance(message, VoteMessage)]
+    return [(type(vote).__name__, vote.block_hash) for vote in votes]
+
+
+def fresh_block(member: OneMember) -> Block:
+    proposer = member.chain.turns.proposer(NEXT, Round(0))
+    return make_block(member.chain.tip, member.chain.rules, proposer, transactions=(), evidence=(), now_ms=now_ms())
+
+
+def proposed(block: Block) -> ProposalMessage:
+    proposer = block.header.proposer
+    made = Proposal(
+        height=NEXT,
+        round=Round(0),
+        block_hash=header_hash(block.header),
+        valid_round=NO_ROUND,
+        proposer=proposer,
+    )
+    signature = KEYS[proposer].sign(proposal_sign_bytes(made, genesis_hash(GENESIS)))
+    return ProposalMessage(
+        signed=SignedProposal(proposal=made, signature=signature), block=block, records=(), polka=None
+    )
+
+
+def prevote(member: MemberIndex, block_hash: BlockHash) -> SignedVote:
+    vote = Prevote(height=NEXT, round=Round(0), block_hash=block_hash, valid_round=NO_ROUND, member=member)
+    return signed(GENESIS, vote)
+
+
+async def test_log_then_record_are_flushed_before_a_vote_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = list[tuple[str, int]]()
+    really = os.fdatasync
+    with open_member(tmp_path / "home", CHAIN, seat=ME) as member:
+
+        def watched(descriptor: int) -> None:
+            flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, len(cast(member))))
+            really(descriptor)
+
+        await inner(member).recover()
+        monkeypatch.setattr(os, "fdatasync", watched)
+        block = fresh_block(member)
+        await hear(member, proposed(block))
+        assert cast(member) == [("Prevote", header_hash(block.header))]
+        assert flushed == [("log", 0), ("signer", 0)]
+
+
+async def test_a_restarted_member_holds_its_lock_and_the_locked_block(tmp_path: Path) -> None:
+    with open_member(tmp_path / "home", CHAIN, seat=ME) as member:
+        await inner(member).recover()
+        block = fresh_block(member)
+        named = header_hash(block.header)
+        await hear(member, proposed(block), *[VoteMessage(signed=prevote(m, named)) for m in PEERS])
+        assert cast(member) == [("Prevote", named), ("Precommit", named)]
+        before = inner(member).state
+        assert before.machine.locked == RoundValue(round=Round(0), block_hash=named)
+    with open_member(tmp_path / "home", (), seat=ME, fresh=False) as member:
+        await inner(member).recover()
+        assert inner(member).state == before
+        known = inner(member)._intake.pool.get(named)
+        assert known is not None
+        assert known.block == block
+        assert cast(member) == [("Precommit", named)]  # the record says whether it left, the log need not
+
+
+async def test_a_vote_that_the_crash_prevented_is_cast_after_the_restart(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with open_member(home, CHAIN, seat=ME) as member:
+        block = fresh_block(member)
+    named = header_hash(block.header)
+    log = WriteAheadLog(home / "wal", genesis_hash(GENESIS))
+    log.begin(NEXT)
+    log.append_event(HeightStarted(height=NEXT))
+    log.append_event(VoteReceived(signed=prevote(PEERS[0], named)))
+    log.append_event(ProposalReceived(signed=proposed(block).signed, validity=Validity.VALID))
+    log.flush()
+    log.close()
+    with open_member(home, (), seat=ME, fresh=False) as member:
+        await inner(member).recover()
+        assert cast(member) == [("Prevote", named)]
