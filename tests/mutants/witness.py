@@ -50,7 +50,7 @@ def asserted(error: pytest.ExceptionInfo[BaseException], tests: Path) -> str | N
     if not isinstance(found, AssertionError | pytest.fail.Exception):
         return None
     # What pytest.raises() says comes from below the test that says it.
-    traceback = pytest.ExceptionInfo.from_exception(found).traceback
+    traceback = pytest.ExceptionInfo[BaseException].from_exception(found).traceback
     frames = [entry for entry in traceback if "_pytest" not in Path(entry.path).parts]
     if not frames or not Path(frames[-1].path).is_relative_to(tests):
         return None
