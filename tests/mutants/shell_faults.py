@@ -256,7 +256,7 @@ SIGNING_FAULTS: Final = (
         before="        if last is None or position > last:\n            return True",
         after="        if last is None:\n            return True",
         rule="D7",
-        killers=(RECORD, DOOR),
+        killers=(f"{RECORD}::test_a_signature_of_this_seat_from_elsewhere_is_known_by_its_place",),
     ),
     Mutant(
         name="own-signature-in-a-certificate-unnoticed",
