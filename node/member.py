@@ -64,7 +64,7 @@ from consensus.messages import (
     encode_message,
 )
 from consensus.round_machine import Step
-from consensus.timeouts import rebroadcast_ms, timeout_ms
+from consensus.timeouts import rebroadcast_ms
 from consensus.votes import Precommit
 from node.block_keeper import BlockKeeper
 from node.errors import WriteAheadLogError
@@ -76,6 +76,7 @@ from node.message_gate import AgreementMessage, MessageGate, height_of
 from node.peer_help import PeerHeights
 from node.proposal_intake import ProposalIntake
 from node.proposal_pool import KnownBlock, ProposalPool
+from node.propose_pace import ProposePace
 from node.reception import Reception
 from node.speaker import Speaker
 from node.start_rule import StartWatch, start_moment
@@ -138,6 +139,7 @@ class Member:
             monotonic_s=parts.monotonic_s,
         )
         self._timers = Timers()
+        self._pace = ProposePace(parts.monotonic_s())
         self._own_events: deque[Event] = deque()
         self._start = StartWatch(begun_at=parts.monotonic_s())
         self._repeat_at = math.inf
@@ -168,6 +170,7 @@ class Member:
     def receive(self, member: MemberIndex, frame: bytes) -> None:
         """Queue one frame of another member; never waits. Raises RejectionError, SecondCopyError (reception.py)."""
         self._reception.receive(member, frame)
+        self._pace.hear(member, self._parts.monotonic_s())
 
     def offer(self, offered: OfferedBlock) -> None:
         """Queue a decided block of catch-up: appended if it follows the tip and is proven, ignored if older."""
@@ -280,6 +283,7 @@ class Member:
         except RejectionError as error:
             self._parts.counters.refused[error.reason] += 1
             return
+        self._pace.note_proposal(proposal.round, self._parts.monotonic_s())
         if proposal.round == max(self._state.machine.round, 0):
             self._start.proposal_heard = True
             await self._consider_start()
@@ -341,8 +345,8 @@ class Member:
             case BroadcastCertificate(certificate=certificate):
                 self._parts.outbox.broadcast(encode_message(_certificate_message(certificate)))
             case ScheduleTimeout(timeout=timeout):
-                span_ms = timeout_ms(timeout.kind, timeout.round, self._parts.parameters)
-                self._timers.start(timeout, self._parts.monotonic_s() + span_ms / 1000)
+                now, proposer = self._parts.monotonic_s(), self._chain.turns.proposer(self.height, timeout.round)
+                self._timers.start(timeout, now + self._pace.wait_s(timeout, proposer, self._parts.parameters, now))
             case ReportEvidence(evidence=evidence):
                 await self._evidence.add(evidence)
             case Decide():
@@ -372,6 +376,7 @@ class Member:
     def _begin_height(self) -> None:
         self._state = self._new_state()
         self._timers.clear()
+        self._pace.begin_height()
         self._own_events.clear()
         self._gate.forget()
         self._intake.pool.clear()
