@@ -42,7 +42,14 @@ spec: .venv/.ready .build/spec/.ready
 
 # A long run of the properties, one file at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done) mutants
+campaign: $(PURE_TESTS:%=.campaign/%.done) mutants .campaign/twins.done
+
+# Every scenario of four members with one twin (1,456,611), and as many again of nine with two.
+.campaign/twins.done: .venv/.ready
+	@mkdir -p $(@D)
+	$(PYTHON) -m testnet.simulation.twins 4 1 --count 2000000
+	$(PYTHON) -m testnet.simulation.twins 9 2 --count 1000000
+	@touch $@
 
 # Deliberate faults, one at a time; writes docs/mutants.md. What was tried is kept in .campaign/mutants.
 mutants: .venv/.ready
