@@ -1,9 +1,10 @@
 """Twins: a liar is an honest member that runs twice (Bano et al., "Twins: BFT Systems Made Robust", OPODIS 2021).
 
 A twinned member's two copies share its key and know nothing of each other, so between them they say two things at once,
-hide votes and forget locks. A scenario gives every round a leader and cuts the copies into two sides; within a side all
-is heard, between the sides nothing. Leaders, sides and rounds are enumerated; what differs by the names of honest
-members or of the sides alone is left out. Drives the pure core: no clock, disk or signature.
+hide votes and forget locks. A scenario gives every round a leader and cuts the copies into two sides, anew for
+proposals, prevotes and precommits; within a side all is heard, between the sides nothing. Leaders and sides are
+enumerated; what differs by the names of honest members or of the sides alone is left out. Drives the pure core: no
+clock, disk or signature.
 
 Checked in every scenario: correct members decide alike, no correct member signs two votes for one place, none is
 accused, and none prevotes against its lock unless a later polka allowed it.
@@ -11,6 +12,7 @@ accused, and none prevotes against its lock unless a later polka allowed it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -57,8 +59,13 @@ if TYPE_CHECKING:
 
 HEIGHT: Final = Height(1)
 UNSIGNED: Final = Signature(bytes(64))
-ROUNDS: Final = 4
-"""A lock, its loss, another lock and a decision: the shortest fork that an unsafe lock rule allows takes three."""
+ROUNDS: Final = 3
+"""A lock and a hidden decision, another polka, another decision: what a forgotten lock needs."""
+WAVES: Final = 3
+"""Proposals, prevotes, precommits: the sides change between them, so that some hear of a step and others do not."""
+
+WAITS: Final = (TimeoutKind.PROPOSE, TimeoutKind.PREVOTE, TimeoutKind.PRECOMMIT)
+"""What runs out after each wave."""
 
 Sides = tuple[int, ...]
 """Of every copy, in order: members, then second copies of the twinned; the first copy of member 0 is on side 0."""
@@ -74,7 +81,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Of every round its leader and its sides."""
+    """Of every round its leader, of every wave of it the sides."""
 
     shape: Shape
     number: int
@@ -105,30 +112,31 @@ def cuts(shape: Shape) -> tuple[Sides, ...]:
     return tuple(
         (0, *rest)
         for rest in product((0, 1), repeat=len(keys) - 1)
-        if any(len({key for key, side in zip(keys, (0, *rest), strict=True) if side == s}) >= quorum for s in (0, 1))
+        if any(
+            len({member for member, side in zip(keys, (0, *rest), strict=True) if side == s}) >= quorum for s in (0, 1)
+        )
     )
 
 
 def scenario_count(shape: Shape) -> int:
     """Return how many scenarios a shape has."""
-    return len(leader_orders(shape)) * len(cuts(shape)) ** ROUNDS
+    return len(leader_orders(shape)) * math.prod([len(cuts(shape))] * ROUNDS * WAVES)
 
 
 def scenario(shape: Shape, number: int) -> Scenario:
     """Return a scenario by its number, from 0."""
     left, leaders = divmod(number, len(leader_orders(shape)))
     sides: list[Sides] = []
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS * WAVES):
         left, cut = divmod(left, len(cuts(shape)))
         sides.append(cuts(shape)[cut])
     return Scenario(shape=shape, number=number, leaders=leader_orders(shape)[leaders], sides=tuple(sides))
 
 
 def sample(shape: Shape, seed: int, count: int) -> Iterator[Scenario]:
-    """Yield scenarios chosen by a seed, none twice; all of them when there are no more."""
-    total = scenario_count(shape)
-    numbers = range(total) if count >= total else Random(seed).sample(range(total), count)
-    return (scenario(shape, number) for number in numbers)
+    """Yield scenarios chosen by a seed; one of so many that none comes twice but by chance."""
+    choice, total = Random(seed), scenario_count(shape)
+    return (scenario(shape, choice.randrange(total)) for _ in range(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ class Run:
         self.keys = tuple(MemberIndex(m) for m in (*range(shape.members), *range(shape.twinned)))
         turns, budget = _Leaders(self.scenario.leaders), fault_budget(shape.members)
         self.states = [
-            start_state(HeightContext(height=HEIGHT, budget=budget, turns=turns, me=key)) for key in self.keys
+            start_state(HeightContext(height=HEIGHT, budget=budget, turns=turns, me=member)) for member in self.keys
         ]
 
     def play(self) -> dict[int, BlockHash]:
@@ -168,23 +176,24 @@ class Run:
         """
         for copy in range(len(self.keys)):
             self._give(copy, HeightStarted(height=HEIGHT))
-        for sides in self.scenario.sides:
+        for wave, sides in enumerate(self.scenario.sides):
             self._deliver(sides)
-            for kind in TimeoutKind:
-                due = [alarm for alarm in self.alarms if alarm[1].kind is kind]
-                self.alarms = [alarm for alarm in self.alarms if alarm[1].kind is not kind]
-                for copy, timeout in due:
-                    self._give(copy, TimeoutElapsed(timeout=timeout))
-                self._deliver(sides)
+            self._expire(WAITS[wave % WAVES])
         return self.decided
+
+    def _expire(self, kind: TimeoutKind) -> None:
+        due = [alarm for alarm in self.alarms if alarm[1].kind is kind]
+        self.alarms = [alarm for alarm in self.alarms if alarm[1].kind is not kind]
+        for copy, timeout in due:
+            self._give(copy, TimeoutElapsed(timeout=timeout))
 
     def _deliver(self, sides: Sides) -> None:
         """Let everybody hear what was said on its side; the rest is lost."""
-        for sender, event in self.mail:  # grows while it is read
+        said, self.mail = self.mail, []
+        for sender, event in said:
             for copy, side in enumerate(sides):
                 if copy != sender and side == sides[sender]:
                     self._give(copy, event)
-        self.mail.clear()
 
     def _give(self, copy: int, event: Event) -> None:
         try:
