@@ -81,6 +81,7 @@ class ConsensusTask:
         self._peer_ahead = trio.Event()
         self.appended = trio.Event()
         self._wake = trio.Event()
+        self._is_recovered = False
         self._member = Member(
             MemberParts(
                 seat=parts.seat,
@@ -107,8 +108,8 @@ class ConsensusTask:
 
     @property
     def is_voting(self) -> bool:
-        """Say whether this seat signs at its height."""
-        return self._member.is_voting
+        """Say whether this seat has listened and recovered, and signs at its height."""
+        return self._is_recovered and self._member.is_voting
 
     @property
     def peers(self) -> PeerHeights:
@@ -169,6 +170,7 @@ class ConsensusTask:
         """
         await trio.sleep(self._parts.listen_s)
         await self._member.recover()
+        self._is_recovered = True
         while True:
             await self._member.advance()
             await trio.lowlevel.checkpoint()

@@ -1,0 +1,403 @@
+"""Nine real nodes in trouble, one after the other: killed, flooded, damaged, out of space, out of time, too few.
+
+Every test leaves nine voting nodes, except the last. Longer runs (make campaign): GRANDEST_KILLS, GRANDEST_BAD_FRAMES.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from libp2p.abc import INetStream
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils.varint import encode_varint_prefixed
+
+from consensus.errors import RejectionError
+from consensus.identifiers import Height, MemberIndex, Round, Signature
+from consensus.messages import BlocksRequest, StatusMessage, VoteMessage, encode_message, encode_request
+from consensus.signing import SigningKey
+from consensus.votes import Precommit, SignedVote
+from node.cli.output import note
+from node.client import TooFewHoldersError
+from node.client.shard_links import dialler
+from node.errors import PeerUnreachableError
+from node.keys import load_keys
+from node.network.catch_up import CATCH_UP_PROTOCOL
+from node.network.frames import encode_frame
+from node.network.gossip import GOSSIP_PROTOCOL
+from node.network.peers import FRAME_BYTES_MAX, Membership, NetworkSeed, PeerAddress, Topic, peer_id_of
+from node.network.streams import CONSENSUS_PROTOCOL
+from node.nurseries import open_plain_nursery
+from storage.identifiers import SeatIndex
+from testnet.cluster import (
+    Cluster,
+    cluster_states,
+    kill_seat,
+    last_line,
+    open_cluster,
+    process_of,
+    start_seat,
+    stop_all,
+    votes,
+    wait_for_seats,
+)
+from testnet.genesis import make_testnet
+from tests.integration.clocks import shifted_clock
+from tests.integration.rough import (
+    Signatures,
+    check_all,
+    client_of,
+    damaged_leaves,
+    flip_bits,
+    put,
+    segments_of,
+    stop_seat,
+    wait_for_columns,
+    write_for_ever,
+)
+from tests.node.network.doubles import eventually, hostile_host
+from tests.small_disks import fill_disk, small_disk
+
+KILLS = int(os.environ.get("GRANDEST_KILLS", "6"))
+KILL_SEED = int(os.environ.get("GRANDEST_KILL_SEED", "50"))
+BAD_FRAMES = int(os.environ.get("GRANDEST_BAD_FRAMES", "40"))
+VOTING_SECONDS_MAX = 5.0
+GROWTH_BYTES_MAX = 12 * 1024 * 1024
+LOADED_BYTES = 2_000_000
+"""One segment whose columns are a third of a megabyte: 21 leaves."""
+NODE_GONE_SECONDS_MAX = 30.0
+POLL_S = 0.1
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Nine voting nodes for this whole file."""
+    home = tmp_path_factory.mktemp("trouble") / "net"
+    make_testnet(home)
+    cluster = open_cluster(home)
+    try:
+        for seat in cluster.all_seats():
+            start_seat(cluster, seat)
+        wait_for_seats(cluster, cluster.all_seats(), votes)
+        yield cluster
+    finally:
+        stop_all(cluster)
+
+
+async def until_voting(cluster: Cluster, *seats: SeatIndex) -> None:
+    await trio.to_thread.run_sync(wait_for_seats, cluster, seats, votes)
+
+
+async def until_said(cluster: Cluster, seat: SeatIndex, wanted: str) -> None:
+    """Wait until a node's log says something."""
+    with trio.fail_after(NODE_GONE_SECONDS_MAX):
+        while wanted not in cluster.log_file(seat).read_text():
+            with trio.move_on_after(POLL_S):  # the log is a file of another process
+                await trio.sleep_forever()
+
+
+async def pass_time(seconds: float) -> None:
+    """Let a drawn time pass: the moment of a kill is what is tested."""
+    with trio.move_on_after(seconds):
+        await trio.sleep_forever()
+
+
+def heights(cluster: Cluster) -> dict[SeatIndex, int]:
+    return {state.seat: state.status.height for state in cluster_states(cluster) if state.status is not None}
+
+
+# --- clock ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_clock_an_hour_ahead_is_told_at_start(
+    nine: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seat = SeatIndex(3)
+    await trio.to_thread.run_sync(stop_seat, nine, seat)
+    with monkeypatch.context() as patched:
+        for name, text in shifted_clock(tmp_path, 3600).items():
+            patched.setenv(name, text)
+        start_seat(nine, seat)
+    with trio.fail_after(NODE_GONE_SECONDS_MAX):
+        while process_of(nine, seat) is not None:
+            with trio.move_on_after(POLL_S):  # a process tells nobody of its end but its parent
+                await trio.sleep_forever()
+    said = last_line(nine, seat)
+    assert "the clock of this machine is 60 minutes ahead of those of" in said or "59 minutes ahead" in said
+    start_seat(nine, seat)
+    await until_voting(nine, seat)
+
+
+# --- SIGKILL -------------------------------------------------------------------------------------------------------
+
+
+def starved_seconds(pid: int) -> float:
+    """Return how long a process's first thread was ready to run and got no processor."""
+    _, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(waited_ns) / 1e9
+
+
+async def kill_at_a_moment(cluster: Cluster, seat: SeatIndex, choice: random.Random, kill: int) -> float:
+    """Kill a voting node, or every second time one that is starting.
+
+    Returns:
+        Seconds from its start to its voting, without those in which it was ready to run and this machine, which runs
+        nine nodes, their client and other tests, gave it no processor.
+    """
+    await pass_time(choice.uniform(0, 1.0))
+    assert await trio.to_thread.run_sync(kill_seat, cluster, seat)
+    if kill % 2:
+        start_seat(cluster, seat)
+        await pass_time(choice.uniform(0, 2.5))
+        assert await trio.to_thread.run_sync(kill_seat, cluster, seat)
+    began = time.monotonic()
+    start_seat(cluster, seat)
+    await until_voting(cluster, seat)
+    span = time.monotonic() - began
+    running = process_of(cluster, seat)
+    assert running is not None
+    return span - starved_seconds(running.pid)
+
+
+async def test_a_node_killed_at_any_moment_votes_again_and_never_signs_twice(nine: Cluster) -> None:
+    choice = random.Random(KILL_SEED)
+    signed, spans = Signatures(), list[float]()
+    written: dict[str, int] = {}
+    async with client_of(nine) as client, trio.open_nursery() as load:
+        load.start_soon(write_for_ever, client, "kills", written)
+        for kill in range(KILLS):
+            seat = SeatIndex(choice.randrange(9))
+            spans.append(await kill_at_a_moment(nine, seat, choice, kill))
+        load.cancel_scope.cancel()
+    for seat in nine.all_seats():
+        await trio.to_thread.run_sync(stop_seat, nine, seat)
+        signed.add_record(seat, nine.seat_home(seat) / "signer")
+        start_seat(nine, seat)
+    await until_voting(nine, *nine.all_seats())
+    reached = [await trio.to_thread.run_sync(signed.add_chain, nine, seat) for seat in nine.all_seats()]
+    async with client_of(nine) as client:
+        await check_all(client, written)
+    spans.sort()
+    note(
+        f"\n{KILLS} kills, seed {KILL_SEED}: voting after {spans[len(spans) // 2]:.2f} s (median), {spans[-1]:.2f} s "
+        f"(longest); {max(reached)} blocks, {len(signed)} signatures, {len(written)} objects acknowledged"
+    )
+    assert len(signed) > max(reached)
+    assert len(written) >= KILLS
+    assert spans[-1] < VOTING_SECONDS_MAX
+
+
+# --- a flipped bit -------------------------------------------------------------------------------------------------
+
+
+async def test_flipped_bits_are_never_served_and_are_rebuilt(nine: Cluster) -> None:
+    seat = SeatIndex(6)
+    written = {f"bits-{number}": LOADED_BYTES for number in range(6)}
+    async with client_of(nine) as client, trio.open_nursery() as nursery:
+        for name, byte_count in written.items():
+            await put(client, name, byte_count)
+        await wait_for_columns(client, list(written))
+        segments = await segments_of(client, list(written))
+        home = nine.seat_home(seat)
+        connect = dialler(nine.seats, load_keys(nine.seat_home(SeatIndex(0)) / "keys").network, nursery)
+
+        async def damage_is_found() -> None:
+            link = await connect(seat)
+            assert await damaged_leaves(client, link, seat, segments) > 0
+            await check_all(client, written)
+            await wait_for_columns(client, list(written))
+            with trio.fail_after(NODE_GONE_SECONDS_MAX):
+                while await damaged_leaves(client, link, seat, segments):
+                    with trio.move_on_after(POLL_S):  # nothing tells a client of a rebuilt column
+                        await trio.sleep_forever()
+            await link.aclose()
+
+        await trio.to_thread.run_sync(stop_seat, nine, seat)
+        assert flip_bits(home / "units", every_bytes=100_000)
+        start_seat(nine, seat)  # which turns its log into a table
+        await until_voting(nine, seat)
+        await damage_is_found()
+        await trio.to_thread.run_sync(stop_seat, nine, seat)
+        start_seat(nine, seat)
+        await until_voting(nine, seat)
+        assert flip_bits(home / "units", every_bytes=100_000)
+        await damage_is_found()
+        nursery.cancel_scope.cancel()
+
+
+# --- bad messages --------------------------------------------------------------------------------------------------
+
+
+def anonymous_bytes(cluster: Cluster, seat: SeatIndex) -> int:
+    """Return the memory that a node has touched and no file backs."""
+    running = process_of(cluster, seat)
+    assert running is not None
+    status = Path(f"/proc/{running.pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.split("\n") if line.startswith("RssAnon"))
+
+
+def bad_frames(choice: random.Random, valid: bytes, forged: bytes) -> list[tuple[bytes, str]]:
+    """Return one stream's bytes of every kind that a rule refuses, and the reason."""
+    assert valid[0] == 0x91, "an array of one"
+    return [
+        (encode_frame(choice.randbytes(choice.randint(1, 60_000))), "malformed"),
+        ((FRAME_BYTES_MAX + 1).to_bytes(4, "big") + bytes(1_000), "oversized"),
+        (encode_frame(valid)[:-1], "malformed"),
+        (encode_frame(b"\xdc\x00\x01" + valid[1:]), "not_canonical"),
+        (encode_frame(valid + b"\x00"), "malformed"),
+        (encode_frame(forged), "bad_signature"),
+    ]
+
+
+async def test_bad_messages_are_refused_by_reason_and_cost_no_memory(nine: Cluster) -> None:
+    """Seat 8's own key, in other hands."""
+    target, liar = SeatIndex(0), SeatIndex(8)
+    await trio.to_thread.run_sync(stop_seat, nine, liar)
+    seat = nine.seats[target]
+    address = PeerAddress(network_key=seat.network_key, host=seat.host, port=seat.libp2p_port)
+    seed = NetworkSeed(load_keys(nine.seat_home(liar) / "keys").network.seed())
+    peer_id, choice = peer_id_of(seat.network_key), random.Random(8)
+    height = Height(heights(nine)[target] + 1)
+    vote = Precommit(height=height, round=Round(0), block_hash=None, member=MemberIndex(liar))
+    forged = encode_message(VoteMessage(signed=SignedVote(vote=vote, signature=Signature(bytes(64)))))
+    status = encode_message(StatusMessage(height=Height(1), round=Round(0)))
+    request = encode_request(BlocksRequest(from_height=Height(1), count=1))
+    kinds = [(CONSENSUS_PROTOCOL, *kind) for kind in bad_frames(choice, status, forged)]
+    kinds += [(CATCH_UP_PROTOCOL, *kind) for kind in bad_frames(choice, request, forged) if kind[1] != "bad_signature"]
+    sent: dict[str, int] = {}
+    log_start = nine.log_file(target).stat().st_size
+
+    async with hostile_host(seed, address) as (host, swarm):
+
+        async def refused(number: int) -> None:
+            protocol, wire, reason = kinds[number % len(kinds)]
+            if not swarm.connections:
+                await swarm.dial_member(Membership((address,)), seat.network_key, 10)
+            stream: INetStream = await host.new_stream(peer_id, [protocol])
+            await stream.write(wire)
+            await stream.close()
+            await eventually(lambda: not swarm.connections)
+            sent[reason] = sent.get(reason, 0) + 1
+
+        for number in range(2 * len(kinds)):
+            await refused(number)
+        before = anonymous_bytes(nine, target)
+        for number in range(BAD_FRAMES):
+            await refused(number)
+        await swarm.dial_member(Membership((address,)), seat.network_key, 10)
+        stream = await host.new_stream(peer_id, [GOSSIP_PROTOCOL])
+        for number in range(BAD_FRAMES):
+            message = rpc_pb2.Message(
+                data=choice.randbytes(10_000),
+                topicIDs=[Topic.TRANSACTIONS],
+                from_id=peer_id_of(nine.seats[number % 9].network_key).to_bytes(),
+                seqno=number.to_bytes(8, "big"),
+            )
+            await stream.write(encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString()))
+        await stream.write(encode_varint_prefixed(b"\xff" * 20))
+        await eventually(lambda: not swarm.connections)
+        sent["malformed"] += 1
+        growth = anonymous_bytes(nine, target) - before
+    log = nine.log_file(target).read_bytes()[log_start:].decode()
+    for reason, count in sent.items():
+        assert log.count(f"refused peer {seed.public_key().hex()[:16]}: {reason}") >= count, reason
+    note(f"\n{sum(sent.values())} refusals {sent}: anonymous memory grew by {growth / 1024:.0f} KiB")
+    assert growth < GROWTH_BYTES_MAX
+    start_seat(nine, liar)
+    await until_voting(nine, target, liar)
+
+
+async def test_a_stranger_is_refused_on_both_channels(nine: Cluster) -> None:
+    seat = nine.seats[1]
+    address = PeerAddress(network_key=seat.network_key, host=seat.host, port=seat.libp2p_port)
+    with pytest.RaisesGroup(PeerUnreachableError, flatten_subgroups=True):
+        await hostile_host(NetworkSeed(b"s" * 32), address).__aenter__()
+    async with open_plain_nursery() as nursery:
+        with pytest.raises((PeerUnreachableError, RejectionError)):
+            # Of its refusal a TLS 1.3 client learns at its first read.
+            await (await dialler(nine.seats, SigningKey(b"s" * 32), nursery)(SeatIndex(1))).read_records(())
+    assert all(votes(state) for state in cluster_states(nine))
+
+
+# --- a full disk ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_home(nine: Cluster) -> Iterator[Path]:
+    """Seat 4's home on a disk of 160 MiB, a quarter of it reserve."""
+    seat = SeatIndex(4)
+    home = nine.seat_home(seat)
+    aside = home.with_name("aside")
+    stop_seat(nine, seat)
+    home.rename(aside)
+    with small_disk(home, mebibytes=160):
+        shutil.copytree(aside, home, dirs_exist_ok=True)
+        home.chmod(0o700)
+        with (home / "config.toml").open("a") as file:
+            file.write(f"reserve_bytes = {40 * 1024 * 1024}\n")
+        start_seat(nine, seat)
+        wait_for_seats(nine, [seat], votes)
+        try:
+            yield home
+        finally:
+            kill_seat(nine, seat)
+            shutil.rmtree(aside)
+            shutil.copytree(home, aside)
+    home.rmdir()
+    aside.rename(home)
+    start_seat(nine, seat)
+    wait_for_seats(nine, [seat], votes)
+
+
+async def test_a_full_disk_refuses_tenants_then_stops_and_recovers(nine: Cluster, small_home: Path) -> None:
+    seat, written = SeatIndex(4), dict[str, int]()
+    async with client_of(nine) as client:
+
+        async def store(name: str) -> int:
+            written[name] = LOADED_BYTES
+            return await put(client, name, LOADED_BYTES)
+
+        assert await store("space-0") == 9
+        fill_disk(small_home / "ballast", leave_bytes=20 * 1024 * 1024)
+        assert [await store(f"reserve-{number}") for number in range(3)] == [8, 8, 8]
+        await until_voting(nine, seat)
+        with trio.fail_after(NODE_GONE_SECONDS_MAX):
+            while len(set(heights(nine).values())) > 1:
+                with trio.move_on_after(POLL_S):  # a block is on its way
+                    await trio.sleep_forever()
+        fill_disk(small_home / "ballast-2")
+        async with trio.open_nursery() as load:
+            more: dict[str, int] = {}
+            load.start_soon(write_for_ever, client, "full", more)
+            await until_said(nine, seat, "this node stops until 32 MiB are free")
+            before = len(more)
+            with trio.fail_after(NODE_GONE_SECONDS_MAX):
+                while len(more) < before + 5:
+                    with trio.move_on_after(POLL_S):  # the writer goes on meanwhile
+                        await trio.sleep_forever()
+            (small_home / "ballast").unlink()
+            (small_home / "ballast-2").unlink()
+            await until_voting(nine, seat)
+            load.cancel_scope.cancel()
+        await wait_for_columns(client, list(written))
+        await check_all(client, written | more)
+
+
+# --- too few -------------------------------------------------------------------------------------------------------
+
+
+async def test_fewer_than_six_live_holders_refuse_writes_and_serve_reads(nine: Cluster) -> None:
+    async with client_of(nine) as client:
+        for seat in (1, 3, 5):
+            await trio.to_thread.run_sync(kill_seat, nine, SeatIndex(seat))
+        assert await put(client, "kept", LOADED_BYTES) == 6
+        await trio.to_thread.run_sync(kill_seat, nine, SeatIndex(7))
+        with pytest.raises(TooFewHoldersError, match="5 holders answer and a write needs 6"):
+            await put(client, "refused", LOADED_BYTES)
+        await check_all(client, {"kept": LOADED_BYTES})
