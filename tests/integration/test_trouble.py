@@ -1,6 +1,7 @@
 """Nine real nodes in trouble, one after the other: killed, flooded, damaged, out of space, out of time, too few.
 
 Every test leaves nine voting nodes, except the last. Longer runs (make campaign): GRANDEST_KILLS, GRANDEST_BAD_FRAMES.
+How soon a killed node votes is asserted there alone: here another worker has one of the two cores.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from node.network.streams import CONSENSUS_PROTOCOL
 from node.nurseries import open_plain_nursery
 from storage.identifiers import SeatIndex
 from testnet.cluster import (
+    READY_SECONDS_MAX,
     Cluster,
     cluster_states,
     kill_seat,
@@ -68,7 +70,7 @@ from tests.small_disks import fill_disk, small_disk
 KILLS = int(os.environ.get("GRANDEST_KILLS", "6"))
 KILL_SEED = int(os.environ.get("GRANDEST_KILL_SEED", "50"))
 BAD_FRAMES = int(os.environ.get("GRANDEST_BAD_FRAMES", "40"))
-VOTING_SECONDS_MAX = 5.0
+VOTING_SECONDS_MAX = float(os.environ.get("GRANDEST_VOTING_SECONDS", READY_SECONDS_MAX))
 GROWTH_BYTES_MAX = 12 * 1024 * 1024
 LOADED_BYTES = 2_000_000
 """One segment whose columns are a third of a megabyte: 21 leaves."""
