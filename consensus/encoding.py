@@ -8,6 +8,7 @@ msgspec does so for every message; an audit asks msgpack as well, so that the fo
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 from typing import Final, TypeVar, cast, dataclass_transform
 
 import msgpack
@@ -24,6 +25,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 RecordT = TypeVar("RecordT", bound=Record)
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_BUILDING: Final = Lock()
+"""Held while a decoder is made: msgspec 0.22 shows the half-read fields of a record to decoders that other threads make
+of records around it, and reading with such a decoder ends the process (a null type)."""
 
 
 def encode(record: Record) -> bytes:
@@ -65,4 +69,5 @@ def check_second_opinion(encoded: bytes) -> None:
 @cache
 def _decoder(record_type: type[Record]) -> msgspec.msgpack.Decoder[Record]:
     """Return the decoder of a type; there are as many as record types in the program."""
-    return msgspec.msgpack.Decoder(record_type)
+    with _BUILDING:
+        return msgspec.msgpack.Decoder(record_type)

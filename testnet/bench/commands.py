@@ -69,10 +69,11 @@ def _measure_own(names: Sequence[str], runs: int) -> tuple[Figure, ...]:
         for seat in cluster.all_seats():
             start_seat(cluster, seat)
         wait_for_seats(cluster, cluster.all_seats(), votes)
-        return _measure(home, names, runs)
+        figures = _measure(home, names, runs)
     finally:
         stop_all(cluster)
-        shutil.rmtree(folder)
+    shutil.rmtree(folder)  # a measurement that failed leaves its nodes' logs
+    return figures
 
 
 def _measure(home: Path, names: Sequence[str], runs: int) -> tuple[Figure, ...]:

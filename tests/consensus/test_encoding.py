@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgpack
 import pytest
 
@@ -10,6 +13,7 @@ from consensus.encoding import check_second_opinion, decode, encode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import BlockHash, Height, MemberIndex, Round
 from consensus.votes import Precommit
+from tests.consensus import decoder_race
 
 BYTES_MAX = 1024 * 1024
 VOTE = Precommit(height=Height(5), round=Round(2), block_hash=BlockHash(bytes(32)), member=MemberIndex(8))
@@ -95,3 +99,10 @@ def test_messages_beyond_their_limit_are_refused() -> None:
     with pytest.raises(RejectionError) as caught:
         messages.decode_request(bytes(messages.REQUEST_BYTES_MAX + 1))
     assert caught.value.reason is RejectionReason.OVERSIZED
+
+
+def test_records_read_for_the_first_time_by_many_threads_at_once_are_all_read() -> None:
+    raced = subprocess.run(
+        [sys.executable, "-P", "-m", "tests.consensus.decoder_race"], capture_output=True, text=True, check=False
+    )
+    assert (raced.returncode, raced.stdout) == (0, f"{decoder_race.ROUNDS * decoder_race.THREADS}\n"), raced.stderr
