@@ -41,7 +41,7 @@ def main() -> None:
     read: list[Record] = []
     for _ in range(ROUNDS):
         shared = shared_record()
-        value = shared(**{f"field_{index}": index for index in range(FIELDS)})
+        values = {"inner": shared(**{f"field_{index}": index for index in range(FIELDS)})}
         start = threading.Barrier(THREADS)
 
         def race(around: type[Record], encoded: bytes, start: threading.Barrier = start) -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         threads: list[threading.Thread] = []
         for number in range(THREADS):
             around = new_record(f"Around{number}", [("inner", shared)])
-            threads.append(threading.Thread(target=race, args=(around, encode(around(**{"inner": value})))))
+            threads.append(threading.Thread(target=race, args=(around, encode(around(**values)))))
         for thread in threads:
             thread.start()
         for thread in threads:
