@@ -217,7 +217,7 @@ class EntriesQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundEntriesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /v1/entries/find: in the order asked, null where there is none."""
+    """POST /v1/entries/find: in the order asked, null where there is none; of the first alone when they are long."""
 
     entries: list[EntryAnswer | None]
 

@@ -67,7 +67,7 @@ from node.api.answers import (
 from node.proposal_intake import now_ms
 from node.submission import SUBMISSION_BYTES_MAX, decode_submission
 from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
-from storage.state import SenderState, entry_key, read_state, segment_key, sender_key
+from storage.state import EntryState, SenderState, entry_key, read_state, segment_key, sender_key
 from storage.transactions import transaction_id
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ REFERENCES_MAX: Final = 65_536
 """Of one listing: at most 180 bytes each in JSON keep it below ANSWER_BYTES_MAX."""
 FIND_BYTES_MAX: Final = 128 * 1024
 """FOUND_MAX names of 70 characters, or ids of 67, several times over."""
+HEAD_BYTES_MAX: Final = 16 * 1024
+"""Path, query and headers of a request, without the few bytes between them."""
 WAIT_S_MAX: Final = 30.0
 HANDLE_BYTES: Final = 16
 HASH_BYTES: Final = 32
@@ -157,6 +159,7 @@ def _answering(view: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 
     async def answer(request: Request) -> Response:
         try:
+            _check_head(request)
             return await view(request)
         except MissingError as error:
             return error_answer("not_found", str(error), "check the name, or ask again later", 404)
@@ -338,15 +341,27 @@ class _Views:
             (BucketTag(_hex(bucket, HANDLE_BYTES, "bucket")), NameTag(_hex(name, HANDLE_BYTES, "name")))
             for bucket, name in question.names
         ]
-        found = await trio.to_thread.run_sync(lambda: [self._store.entry(tenant, *place) for place in places])
+        found = await trio.to_thread.run_sync(self._found, tenant, places)
         return json_answer(
             FoundEntriesAnswer(
                 entries=[
                     None if state is None else entry_answer(*place, state)
-                    for place, state in zip(places, found, strict=True)
+                    for place, state in zip(places, found, strict=False)
                 ]
             )
         )
+
+    def _found(self, tenant: TenantId, places: list[tuple[BucketTag, NameTag]]) -> list[EntryState | None]:
+        """Return the entries of the first places, all unless they have many references; at least one."""
+        found: list[EntryState | None] = []
+        references = 0
+        for place in places:
+            state = self._store.entry(tenant, *place)
+            references += 0 if state is None else len(state.extents)
+            if found and references > REFERENCES_MAX:
+                break
+            found.append(state)
+        return found
 
     async def find_segments(self, request: Request) -> Response:
         question = _question(await _body(request, FIND_BYTES_MAX), SegmentsQuestion)
@@ -388,6 +403,15 @@ class _Views:
 
     async def _proof(self, request: Request, state_key: bytes) -> Response:
         return _proof_answer(request, await trio.to_thread.run_sync(self._store.proof, state_key))
+
+
+def _check_head(request: Request) -> None:
+    """Refuse a long head; the server's own bound holds only for one that comes in pieces."""
+    fields = sum(len(name) + len(value) for name, value in request.headers.raw)
+    head_bytes = len(request.url.path) + len(request.url.query) + fields
+    if head_bytes > HEAD_BYTES_MAX:
+        detail = f"a head of {head_bytes} bytes, {HEAD_BYTES_MAX} allowed"
+        raise RejectionError(RejectionReason.OVERSIZED, detail)
 
 
 def _proof_answer(request: Request, proof: StateProof | TransactionProof) -> Response:
@@ -450,4 +474,6 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError as error:
         raise RejectionError(RejectionReason.MALFORMED, "wait_s: a number of seconds is needed") from error
-    return seconds if 0 <= seconds <= WAIT_S_MAX else WAIT_S_MAX
+    if not seconds >= 0:  # also what is no number
+        raise RejectionError(RejectionReason.MALFORMED, "wait_s: a number of seconds is needed, 0 or more")
+    return min(seconds, WAIT_S_MAX)

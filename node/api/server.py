@@ -9,7 +9,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from node.api.application import WAIT_S_MAX
+from node.api.application import HEAD_BYTES_MAX, WAIT_S_MAX
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ KEEP_ALIVE_S: Final = 60.0
 READ_S: Final = int(WAIT_S_MAX) + 15
 """Hypercorn counts the wait for an answer as silence of the client: a connection lives longer than any answer takes."""
 BACKLOG: Final = 128
-HEAD_BYTES_MAX: Final = 16 * 1024
 
 
 async def serve_api(application: Starlette, host: str, port: int) -> None:

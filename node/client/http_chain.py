@@ -9,7 +9,8 @@ Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
                                              "failed_entries": [[position, reason], ...]}; 404 while it waits
     POST /v1/entries/find                   {"tenant", "names": [[bucket, name], ...]}: {"entries": [null or {"bucket",
                                              "name", "version_id", "record_address",
-                                             "references": [{"segment_id", "offset", "bytes"}, ...]}, ...]}
+                                             "references": [{"segment_id", "offset", "bytes"}, ...]}, ...]}, of the
+                                            first names alone when their references are many
     GET  /v1/entries?tenant=&bucket=&after=&limit=
                                             {"entries": [as above, ...]} in order of tags; `after` = BUCKET.NAME
     POST /v1/segments/find                  {"segment_ids": [...]}: {"segments": [null or {"segment_id", "k", "bytes",
@@ -171,11 +172,14 @@ class HttpChain:
         raise PeerUnreachableError(detail)
 
     async def find_entries(self, places: Sequence[ListingPlace]) -> tuple[EntryView | None, ...]:
-        """Return entries of the tenant, None where there is none."""
+        """Return entries of the tenant, None where there is none; asks again for what did not fit one answer."""
         names = [(place.bucket_tag.hex(), place.name_tag.hex()) for place in places]
-        question = msgspec.json.encode({"tenant": self._tenant.hex(), "names": names})
-        found = (await self._post("/v1/entries/find", question, _FoundEntriesAnswer)).entries
-        self._require(len(found) == len(places), "/v1/entries/find")
+        found: list[_EntryAnswer | None] = []
+        while len(found) < len(names):
+            question = msgspec.json.encode({"tenant": self._tenant.hex(), "names": names[len(found) :]})
+            answered = (await self._post("/v1/entries/find", question, _FoundEntriesAnswer)).entries
+            self._require(0 < len(answered) <= len(names) - len(found), "/v1/entries/find")
+            found += answered
         return tuple(None if entry is None else _entry_of(entry) for entry in found)
 
     async def entries(

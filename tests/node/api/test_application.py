@@ -240,7 +240,8 @@ async def test_what_cannot_be_posted_is_refused_by_reason(site: Site) -> None:
 
 async def test_waiting_for_a_transaction_ends(site: Site) -> None:
     await site.error(f"/v1/transactions/{NOTHING}?wait_s=0.01", 404, "not_found")
-    await site.error(f"/v1/transactions/{NOTHING}?wait_s=soon", 400, "malformed")
+    for seconds in ("soon", "-1", "nan"):
+        await site.error(f"/v1/transactions/{NOTHING}?wait_s={seconds}", 400, "malformed")
     for wrong in ("00", NOTHING + "00", "zz" * 32, NOTHING[:-1] + " "):
         await site.error(f"/v1/transactions/{wrong}", 400, "malformed")
 
@@ -310,6 +311,14 @@ async def test_many_entries_and_segments_are_found_at_once(site: Site) -> None:
     ids = [segment_id("a").hex(), NOTHING]
     segments = read(await site.http.post("/v1/segments/find", json={"segment_ids": ids}), FoundSegmentsAnswer).segments
     assert [None if one is None else one.segment_id for one in segments] == [ids[0], None]
+
+
+async def test_a_head_is_bounded_whole(site: Site) -> None:
+    most = application.HEAD_BYTES_MAX
+    await site.error(f"/v1/status?{'q' * most}", 413, "oversized")
+    padded = await site.http.get("/v1/status", headers={f"x-{i}": "v" * 4_000 for i in range(10)})
+    assert read(padded, ErrorAnswer, 413).detail.endswith(f"bytes, {most} allowed")
+    read(await site.http.get("/v1/status", headers={"x-1": "v" * (most - 1_000)}), StatusAnswer)
 
 
 @pytest.mark.parametrize(
