@@ -158,7 +158,7 @@ def check_object_record(object_record: ObjectRecord) -> None:
     Raises:
         RejectionError: BAD_RECORD.
     """
-    name_bytes(object_record.name, NAME_BYTES_MAX)
+    name_bytes(object_record.name, NAME_BYTES_MAX, "object")
     sealed_plain_bytes = sum(sealing.plain_bytes for sealing in object_record.sealings)
     if sealed_plain_bytes != object_record.plain_bytes:
         detail = f"sealings of {sealed_plain_bytes} bytes for an object of {object_record.plain_bytes}"

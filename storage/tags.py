@@ -61,7 +61,7 @@ def bucket_tag(tag_key: TenantTagKey, bucket_name: str) -> BucketTag:
     Raises:
         RejectionError: BAD_RECORD for an empty, overlong or unencodable name.
     """
-    encoded = name_bytes(bucket_name, BUCKET_NAME_BYTES_MAX)
+    encoded = name_bytes(bucket_name, BUCKET_NAME_BYTES_MAX, "bucket")
     return BucketTag(_tag(tag_key, encoded))
 
 
@@ -91,11 +91,11 @@ def name_tag(tag_key: BucketTagKey, name: str) -> NameTag:
     Raises:
         RejectionError: BAD_RECORD for an empty, overlong or unencodable name.
     """
-    return NameTag(_tag(tag_key, name_bytes(name, NAME_BYTES_MAX)))
+    return NameTag(_tag(tag_key, name_bytes(name, NAME_BYTES_MAX, "object")))
 
 
-def name_bytes(name: str, bytes_max: int) -> bytes:
-    """Return a name in UTF-8 or refuse it.
+def name_bytes(name: str, bytes_max: int, named: str) -> bytes:
+    """Return the name of a bucket or an object in UTF-8, or refuse it with what it was to name.
 
     Raises:
         RejectionError: BAD_RECORD.
@@ -103,9 +103,11 @@ def name_bytes(name: str, bytes_max: int) -> bytes:
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
-        raise RejectionError(RejectionReason.BAD_RECORD, "a name that is not Unicode text") from error
+        raise RejectionError(RejectionReason.BAD_RECORD, f"the {named}'s name is not Unicode text") from error
     if not 1 <= len(encoded) <= bytes_max:
-        raise RejectionError(RejectionReason.BAD_RECORD, f"a name of {len(encoded)} bytes, 1 to {bytes_max} allowed")
+        raise RejectionError(
+            RejectionReason.BAD_RECORD, f"the {named}'s name has {len(encoded)} bytes, 1 to {bytes_max} allowed"
+        )
     return encoded
 
 

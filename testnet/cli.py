@@ -60,8 +60,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print_error("python -O removes the checks that keep this node honest: run it without -O")
         return ExitCode.CONFIGURATION
     _prepare_streams()
-    arguments = command_parser().parse_args(words)
     try:
+        arguments = command_parser().parse_args(words)
         code = chosen_command(arguments)(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:

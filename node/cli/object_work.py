@@ -5,19 +5,31 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from consensus.errors import GrandestError
 from node.cli import ExitCode, UsageError
-from node.cli.output import Json, Measure, Progress, bytes_text, error_text, note, one_line
+from node.cli.output import (
+    Json,
+    Measure,
+    Progress,
+    bytes_text,
+    counted,
+    error_text,
+    note,
+    one_line,
+    rate_text,
+)
 from node.cli.whole_file import whole_file
 from node.client.errors import ObjectMissingError
-from node.client.sources import FileSource
+from node.client.sources import FileSource, PipeSource, is_pipe
 from node.errors import ConfigurationError
 from storage.transactions import ENTRIES_MAX
 
@@ -46,53 +58,45 @@ async def put_tree(client: Client, path: str, place: tuple[str, str], show: Show
         if path == STANDARD_STREAM:
             raise UsageError("standard input needs a name: BUCKET/KEY")
         name += Path(path).name
-    began = time.monotonic()
-    with FileSource(_open_input(path)) as source:
+    with _open_source(path) as source:
+        began = time.monotonic()
         acknowledged = await client.put(bucket, name, source)
     seconds = time.monotonic() - began
-    is_sealed = await _wait_sealed(client, [acknowledged])
+    state = await _state_now(client, [acknowledged])
     show(
-        _put_json(f"{bucket}/{name}", acknowledged, is_sealed),
-        _put_line(f"{bucket}/{name}", acknowledged, is_sealed, seconds),
+        _put_json(f"{bucket}/{name}", acknowledged, state),
+        _put_line(f"{bucket}/{name}", acknowledged, state, seconds),
     )
     return ExitCode.DONE
 
 
 async def _put_directory(client: Client, directory: Path, bucket: str, prefix: str, show: Show) -> int:
     files = await trio.to_thread.run_sync(_regular_files, directory)
-    total = sum(byte_count for _, byte_count in files)
     acknowledged: list[Acknowledgement] = []
-    failed: list[str] = []
+
+    async def put_one(path: Path) -> None:
+        name = str(PurePosixPath(prefix) / path.relative_to(directory).as_posix()).lstrip("/")
+        with FileSource(path.open("rb")) as source:
+            acknowledged.append(await client.put(bucket, name, source))
+
     began = time.monotonic()
-    limit = trio.Semaphore(PUTS_AT_ONCE)
-    with Progress(f"put {len(files)} files", total, Measure.BYTES) as progress:
-
-        async def put_one(path: Path, byte_count: int) -> None:
-            name = str(PurePosixPath(prefix) / path.relative_to(directory).as_posix()).lstrip("/")
-            try:
-                with FileSource(path.open("rb")) as source:
-                    acknowledged.append(await client.put(bucket, name, source))
-                progress.advance(byte_count)
-            except (GrandestError, OSError) as error:
-                failed.append(f"{path}: {error_text(error)}")
-            finally:
-                limit.release()
-
-        async with trio.open_nursery() as nursery:
-            for path, byte_count in files:
-                await limit.acquire()
-                nursery.start_soon(put_one, path, byte_count)
+    works = [_Work(str(path), byte_count, partial(put_one, path)) for path, byte_count in files]
+    failed = await _do_all(works, PUTS_AT_ONCE, f"put {counted(len(files), 'file')}")
     seconds = time.monotonic() - began
-    is_sealed = await _wait_sealed(client, acknowledged)
-    receipts = min((each.receipts for each in acknowledged), default=0)
-    state = "sealed" if is_sealed else "certified"
+    byte_count = sum(work.byte_count for work in works)
+    receipts, state = None, None
+    said = f"{counted(len(acknowledged), 'object')}, {bytes_text(byte_count)} in {seconds:.1f} s"
+    if acknowledged:
+        receipts = min(each.receipts for each in acknowledged)
+        state = await _state_now(client, acknowledged)
+        said += f", at least {receipts} receipts, {state}"
+    elif not files:
+        said = f"nothing stored: {directory} holds no regular file"
     show(
-        {"objects": len(acknowledged), "bytes": total, "failed": failed, "receipts": receipts, "state": state},
-        f"{len(acknowledged)} objects, {bytes_text(total)} in {seconds:.1f} s, at least {receipts} receipts, {state}",
+        {"objects": len(acknowledged), "bytes": byte_count, "failed": failed, "receipts": receipts, "state": state},
+        said,
     )
-    for line in failed[:FAILURES_SHOWN_MAX]:
-        note(one_line(f"failed: {line}"))
-    return ExitCode.FAILED if failed else ExitCode.DONE
+    return _exit_code(failed)
 
 
 async def get_tree(client: Client, place: tuple[str, str], path: str, show: Show) -> int:
@@ -113,11 +117,10 @@ async def get_tree(client: Client, place: tuple[str, str], path: str, show: Show
     seconds = time.monotonic() - began
     byte_count = opened.record.object_record.plain_bytes
     if path != STANDARD_STREAM:
-        rate = byte_count / max(seconds, 1e-6) / 1e6
         faults: dict[str, Json] = {str(seat): list(found) for seat, found in client.pool.faults().items()}
         show(
             {"path": str(target), "bytes": byte_count, "seconds": round(seconds, 3), "faults": faults},
-            f"{bucket}/{name}: {bytes_text(byte_count)} in {seconds:.2f} s ({rate:.0f} MB/s)",
+            f"{bucket}/{name}: {bytes_text(byte_count)} in {seconds:.2f} s ({rate_text(byte_count, seconds)})",
         )
     return ExitCode.DONE
 
@@ -128,32 +131,58 @@ async def _get_prefix(client: Client, bucket: str, prefix: str, path: str, show:
     found = [listed async for listed in client.listing(bucket, prefix)]
     if not found:
         raise ObjectMissingError(f"no object under {bucket}/{prefix}")
-    total = sum(listed.object_record.plain_bytes for listed in found)
-    failed: list[str] = []
-    limit = trio.Semaphore(GETS_AT_ONCE)
-    began = time.monotonic()
-    with Progress(f"get {len(found)} objects", total, Measure.BYTES) as progress:
 
-        async def get_one(listed: Listed) -> None:
+    async def get_one(listed: Listed) -> None:
+        target = _safe_target(Path(path), listed.path.removeprefix(f"{bucket}/{prefix}"))
+        with _output(target) as sink:
+            await client.read(listed.opened, sink)
+
+    began = time.monotonic()
+    works = [_Work(listed.path, listed.object_record.plain_bytes, partial(get_one, listed)) for listed in found]
+    failed = await _do_all(works, GETS_AT_ONCE, f"get {counted(len(found), 'object')}")
+    seconds = time.monotonic() - began
+    byte_count = sum(work.byte_count for work in works)
+    got = len(found) - len(failed)
+    show(
+        {"objects": got, "bytes": byte_count, "failed": failed, "seconds": round(seconds, 3)},
+        f"{counted(got, 'object')}, {bytes_text(byte_count)} in {seconds:.1f} s",
+    )
+    return _exit_code(failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One of many objects on their way."""
+
+    name: str
+    byte_count: int
+    run: Callable[[], Awaitable[None]]
+
+
+async def _do_all(works: Sequence[_Work], at_once: int, label: str) -> list[str]:
+    """Do all, so many at once; returns what failed and why, a line each."""
+    failed: list[str] = []
+    limit = trio.Semaphore(at_once)
+    with Progress(label, sum(work.byte_count for work in works), Measure.BYTES) as progress:
+
+        async def do_one(work: _Work) -> None:
             try:
-                target = _safe_target(Path(path), listed.path.removeprefix(f"{bucket}/{prefix}"))
-                with _output(target) as sink:
-                    await client.read(listed.opened, sink)
-                progress.advance(listed.object_record.plain_bytes)
+                await work.run()
+                progress.advance(work.byte_count)
             except (GrandestError, OSError) as error:
-                failed.append(f"{listed.path}: {error_text(error)}")
+                failed.append(f"{work.name}: {error_text(error)}")
             finally:
                 limit.release()
 
         async with trio.open_nursery() as nursery:
-            for listed in found:
+            for work in works:
                 await limit.acquire()
-                nursery.start_soon(get_one, listed)
-    seconds = time.monotonic() - began
-    show(
-        {"objects": len(found) - len(failed), "bytes": total, "failed": failed, "seconds": round(seconds, 3)},
-        f"{len(found) - len(failed)} objects, {bytes_text(total)} in {seconds:.1f} s",
-    )
+                nursery.start_soon(do_one, work)
+    return failed
+
+
+def _exit_code(failed: Sequence[str]) -> ExitCode:
+    """Say what failed."""
     for line in failed[:FAILURES_SHOWN_MAX]:
         note(one_line(f"failed: {line}"))
     return ExitCode.FAILED if failed else ExitCode.DONE
@@ -214,36 +243,40 @@ def proven_lines(proven: ProvenObject) -> list[str]:
     return [*lines, f"verified: under the state root of header {proven.height}, signed by {proven.signers} members"]
 
 
-async def _wait_sealed(client: Client, acknowledged: Sequence[Acknowledgement]) -> bool:
+async def _state_now(client: Client, acknowledged: Sequence[Acknowledgement]) -> str:
+    """Return how safe all of it is, after a short wait for the columns of absent holders."""
     absent = [segment_id for each in acknowledged if each.state != "sealed" for segment_id in each.segment_ids]
-    return not absent or await client.wait_sealed(absent)
+    return "sealed" if not absent or await client.wait_sealed(absent) else "certified"
 
 
-def _put_json(path: str, acknowledged: Acknowledgement, is_sealed: bool) -> Json:  # noqa: FBT001 (a result to print)
+def _put_json(path: str, acknowledged: Acknowledgement, state: str) -> Json:
     return {
         "path": path,
         "version": acknowledged.version_id.hex(),
         "transaction": acknowledged.transaction_id.hex(),
         "height": acknowledged.height,
         "receipts": acknowledged.receipts,
-        "state": "sealed" if is_sealed else acknowledged.state,
+        "state": state,
     }
 
 
-def _put_line(path: str, acknowledged: Acknowledgement, is_sealed: bool, seconds: float) -> str:  # noqa: FBT001 (as above)
-    state = "sealed" if is_sealed else acknowledged.state
+def _put_line(path: str, acknowledged: Acknowledgement, state: str, seconds: float) -> str:
     return (
         f"{path}: committed at height {acknowledged.height} in {seconds:.2f} s,"
         f" {acknowledged.receipts} of {acknowledged.columns} receipts, {state}"
     )
 
 
-def _open_input(path: str) -> BinaryIO:
-    if path != STANDARD_STREAM:
-        return Path(path).open("rb")
-    if sys.stdin is None:
-        raise UsageError("standard input is closed: there is nothing to store")
-    return sys.stdin.buffer
+def _open_source(path: str) -> FileSource | PipeSource:
+    """Open what is to be stored; a named pipe at once, since reading it waits for its writer and can be ended."""
+    if path == STANDARD_STREAM:
+        if sys.stdin is None:
+            raise UsageError("standard input is closed: there is nothing to store")
+        return PipeSource(sys.stdin.buffer) if is_pipe(sys.stdin.fileno()) else FileSource(sys.stdin.buffer)
+    if Path(path).is_fifo():
+        note(one_line(f"{path} is a pipe: storing what comes until its writer ends"))
+        return PipeSource(os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0))
+    return FileSource(Path(path).open("rb"))
 
 
 def _is_directory(path: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from node.cli import ExitCode, UsageError
-from node.cli.output import bytes_text, note, one_line, print_json, print_line
+from node.cli.output import bytes_text, counted, note, one_line, print_json, print_line
 from node.cli.parser import Commands, add_json_option, new_command, node_address
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def remove_objects(arguments: Namespace) -> int:
             await client.open(bucket, name)  # says so when there is none
             await client.delete(bucket, [name])
             removed = 1
-        _print(arguments, {"removed": removed}, [f"{removed} objects removed"])
+        _print(arguments, {"removed": removed}, [f"{counted(removed, 'object')} removed"])
         return ExitCode.DONE
 
     return _run(arguments, work)
@@ -150,7 +150,11 @@ def _command(commands: Commands, name: str, summary: str, run: Callable[[Namespa
 
 
 def _run(arguments: Namespace, work: Work) -> int:
-    """Open the client, do the work, close it."""
+    """Open the client, do the work, close it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, out of whatever nursery it met.
+    """
     import trio
 
     from node.client import open_client
@@ -161,7 +165,12 @@ def _run(arguments: Namespace, work: Work) -> int:
         async with open_client(home) as client:
             return await work(client)
 
-    return trio.run(session)
+    try:
+        return trio.run(session)
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from group
 
 
 def _client_home(arguments: Namespace) -> ClientHome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ LINE_SECONDS: Final = 5.0
 """Where stderr is no terminal (a log), one line in five seconds is enough."""
 BYTE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 UNIT_STEP: Final = 1024
+SECONDS_MIN: Final = 1e-6
+"""What a clock may show as no time at all."""
 
 
 def print_json(value: Json) -> None:
@@ -33,8 +36,17 @@ def print_line(text: str) -> None:
 
 def note(text: str) -> None:
     """Print one line for the person who waits, on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write_note(text + "\n")
+
+
+def _write_note(text: str) -> None:
+    """Write to stderr; when nobody can read it any more, what the command does goes on without words."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        # Also not while Python exits: it would end with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def print_error(text: str) -> None:
@@ -71,6 +83,16 @@ def bytes_text(count: int) -> str:
     return f"{amount:.1f} {BYTE_UNITS[-1]}"
 
 
+def rate_text(byte_count: int, seconds: float) -> str:
+    """Return how fast bytes moved, for people: `1.5 MiB/s`."""
+    return f"{bytes_text(round(byte_count / max(seconds, SECONDS_MIN)))}/s"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun: `1 object`, `2 objects`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class Measure(Enum):
     """What a progress bar counts."""
 
@@ -102,8 +124,7 @@ class Progress:
         """Draw the last state and end the line."""
         self._draw()
         if self._is_terminal:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            _write_note("\n")
 
     def advance(self, steps: int) -> None:
         """Add what has been done; draws when enough time has passed."""
@@ -122,5 +143,4 @@ class Progress:
         filled = BAR_CELLS if self._total <= 0 else min(BAR_CELLS, BAR_CELLS * self._done // self._total)
         bar = "#" * filled + "." * (BAR_CELLS - filled)
         text = f"{self._label} [{bar}] {amount}, {seconds:.0f} s"
-        sys.stderr.write(f"\r\x1b[K{text}" if self._is_terminal else f"{text}\n")
-        sys.stderr.flush()
+        _write_note(f"\r\x1b[K{text}" if self._is_terminal else f"{text}\n")

@@ -39,15 +39,16 @@ def existing_directory(text: str) -> Path:
 
 
 def node_address(text: str) -> str:
-    """Read an argument that names a node's API; a slash at its end means nothing."""
+    """Read an argument that names a node's API; `/` or `/v1/` at its end means nothing."""
     try:
         parts = urlsplit(text)
         is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_address = is_address and not parts.query and not parts.fragment
     except ValueError:
         is_address = False
     if not is_address:
         raise argparse.ArgumentTypeError(f"{text!r} is no address of a node, such as http://127.0.0.1:8080")
-    return text.rstrip("/")
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def chosen_command(arguments: argparse.Namespace) -> Command:

@@ -1,8 +1,10 @@
-"""Where objects' bytes come from: memory, or a file read in worker threads."""
+"""Where objects' bytes come from: memory, a file read in worker threads, or a pipe whose writer may be slow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import os
+import stat
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -10,12 +12,27 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+PIPE_BYTES: Final = 64 * 1024
+"""What a pipe of Linux holds."""
+
 
 class BinaryReader(Protocol):
     """An open binary file, pipe or standard input."""
 
     def read(self, byte_count: int, /) -> bytes:
         """Return up to that many bytes, none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class Pipe(Protocol):
+    """An open file that the system can wait for."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
         ...
 
     def close(self) -> None:
@@ -72,3 +89,40 @@ class FileSource:
             pieces.append(piece)
             missing -= len(piece)
         return b"".join(pieces)
+
+
+class PipeSource:
+    """Implements Source over a pipe, a socket or a terminal: who waits for its writer can be cancelled."""
+
+    def __init__(self, file: Pipe) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pipe."""
+        self._file.close()
+
+    async def read(self, byte_count: int) -> bytes:
+        """Return the next bytes, fewer only at the end."""
+        descriptor = self._file.fileno()
+        pieces: list[bytes] = []
+        missing = byte_count
+        while missing:
+            await trio.lowlevel.wait_readable(descriptor)
+            piece = os.read(descriptor, min(missing, PIPE_BYTES))
+            if not piece:
+                break
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+
+def is_pipe(descriptor: int) -> bool:
+    """Tell whether reading may wait for somebody who writes."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)

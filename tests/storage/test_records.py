@@ -146,9 +146,12 @@ def test_lengths_that_no_record_has_are_refused(length: int) -> None:
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (msgspec.structs.replace(RECORD, name=""), "bad_record: a name of 0 bytes, 1 to 1024 allowed"),
-        (msgspec.structs.replace(RECORD, name="é" * 600), "bad_record: a name of 1200 bytes, 1 to 1024 allowed"),
-        (msgspec.structs.replace(RECORD, name="\ud800"), "bad_record: a name that is not Unicode text"),
+        (msgspec.structs.replace(RECORD, name=""), "bad_record: the object's name has 0 bytes, 1 to 1024 allowed"),
+        (
+            msgspec.structs.replace(RECORD, name="é" * 600),
+            "bad_record: the object's name has 1200 bytes, 1 to 1024 allowed",
+        ),
+        (msgspec.structs.replace(RECORD, name="\ud800"), "bad_record: the object's name is not Unicode text"),
         (msgspec.structs.replace(RECORD, etag="\ud800"), "bad_record: text that is not Unicode"),
         (
             msgspec.structs.replace(RECORD, user_metadata=(("a", "é" * 1024),)),

@@ -72,9 +72,9 @@ def test_secrets_never_show() -> None:
 @pytest.mark.parametrize(
     ("name", "detail"),
     [
-        ("", "a name of 0 bytes, 1 to 1024 allowed"),
-        ("é" * 513, "a name of 1026 bytes, 1 to 1024 allowed"),
-        ("\ud800", "a name that is not Unicode text"),
+        ("", "the object's name has 0 bytes, 1 to 1024 allowed"),
+        ("é" * 513, "the object's name has 1026 bytes, 1 to 1024 allowed"),
+        ("\ud800", "the object's name is not Unicode text"),
     ],
 )
 def test_impossible_names_are_refused(name: str, detail: str) -> None:
@@ -85,7 +85,7 @@ def test_impossible_names_are_refused(name: str, detail: str) -> None:
 
 def test_bucket_names_are_shorter() -> None:
     assert len(bucket_tag(TAG_KEY, "b" * 63)) == 16
-    with pytest.raises(RejectionError, match=r"^bad_record: a name of 64 bytes, 1 to 63 allowed$"):
+    with pytest.raises(RejectionError, match=r"^bad_record: the bucket's name has 64 bytes, 1 to 63 allowed$"):
         bucket_tag(TAG_KEY, "b" * 64)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from node.cli.output import (
     Measure,
     Progress,
     bytes_text,
+    counted,
     error_text,
     note,
     one_line,
@@ -24,6 +27,7 @@ from node.cli.output import (
     print_json,
     print_line,
     print_table,
+    rate_text,
 )
 
 
@@ -75,6 +79,25 @@ def test_bytes_are_said_for_people(count: int, text: str) -> None:
 @given(st.integers(0, 2**60))
 def test_a_byte_count_is_short(count: int) -> None:
     assert len(bytes_text(count)) <= len("1048576.0 TiB")
+
+
+@pytest.mark.parametrize(
+    ("byte_count", "seconds", "text"),
+    [(0, 0.5, "0 B/s"), (8, 2.0, "4 B/s"), (3 * 1024**2, 2.0, "1.5 MiB/s"), (1, 0.0, "976.6 KiB/s")],
+)
+def test_a_rate_is_said_in_the_unit_that_shows_it(byte_count: int, seconds: float, text: str) -> None:
+    assert rate_text(byte_count, seconds) == text
+
+
+def test_a_full_error_output_costs_words_alone() -> None:
+    command = "from node.cli.output import Progress, note\nnote('said')\nwith Progress('work', 1): print('done')"
+    with Path("/dev/full").open("wb") as full:
+        silent = subprocess.run((sys.executable, "-c", command), stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (silent.returncode, silent.stdout) == (0, b"done\n")
+
+
+def test_one_thing_is_not_many() -> None:
+    assert [counted(count, "object") for count in (0, 1, 2)] == ["0 objects", "1 object", "2 objects"]
 
 
 class Screen(io.StringIO):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.parser import add_json_option, chosen_command, existing_directory, new_command
+from node.cli.parser import add_json_option, chosen_command, existing_directory, new_command, node_address
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -42,3 +42,14 @@ def test_a_directory_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture
         with pytest.raises(SystemExit):
             parser_of().parse_args(["show", str(wrong)])
         assert f"{wrong} is not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_an_address_with_the_path_of_the_api_is_the_same_address(end: str) -> None:
+    assert node_address(f"https://node.example:8080/seat-3{end}") == "https://node.example:8080/seat-3"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:80", "ftp://node", "http://", "http://a:0", "http://a/?q", "http://a/#f"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no address of a node"):
+        node_address(text)
