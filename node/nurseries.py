@@ -1,16 +1,18 @@
-"""A nursery for those who wait for one thing: the failure that ended it arrives as itself, not inside a group."""
+"""For those who wait for one thing: what ended it, a failure or Ctrl-C, arrives as itself, not inside a group."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from consensus.errors import GrandestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+ResultT = TypeVar("ResultT")
 
 
 @asynccontextmanager
@@ -21,6 +23,16 @@ async def open_plain_nursery() -> AsyncGenerator[trio.Nursery]:
             yield nursery
     except BaseExceptionGroup as group:
         raise first_expected(group) from group
+
+
+def run_plainly(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Run a command's work; Ctrl-C arrives as KeyboardInterrupt out of whatever nursery it met."""
+    try:
+        return trio.run(work)
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from group
 
 
 def first_expected(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from argparse import ArgumentParser, Namespace
 from enum import Enum
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from node.cli import ExitCode
 from node.cli.output import Progress, note, print_json, print_line, print_table
 from node.cli.parser import Commands, add_json_option, new_command
+from testnet.processes import end_on_signals, ignore_signals
 
 if TYPE_CHECKING:
     from storage.identifiers import SeatIndex
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 HASH_CHARACTERS_SHOWN: Final = 12
 HOLD_SECONDS: Final = 1.0
-ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a supervisor's stop, the terminal's end: each ends `up` and its nodes."""
 
 
 class Stay(Enum):
@@ -104,8 +102,7 @@ def _run_cluster(cluster: Cluster, stay: Stay) -> int:
     """Bring the nodes up and, unless detached, hold them; whatever ends this command ends them."""
     from testnet.cluster import stop_all
 
-    for number in ENDS:
-        signal.signal(number, signal.default_int_handler)
+    end_on_signals()
     is_up = False
     try:
         _bring_up(cluster)
@@ -119,8 +116,7 @@ def _run_cluster(cluster: Cluster, stay: Stay) -> int:
         return ExitCode.DONE if is_up else ExitCode.INTERRUPTED
     finally:
         if stay is Stay.FOREGROUND or not is_up:
-            for number in ENDS:  # impatient second signals must not leave nodes behind
-                signal.signal(number, signal.SIG_IGN)
+            ignore_signals()
             note("stopping")
             stop_all(cluster)
 

@@ -15,6 +15,7 @@ import msgspec
 from node.cli import ExitCode
 from node.cli.output import bytes_text, note, print_line, print_table
 from node.cli.parser import Commands, new_command
+from testnet.processes import ignore_signals
 
 if TYPE_CHECKING:
     from testnet.cluster import Cluster
@@ -52,6 +53,7 @@ def run_demo(arguments: Namespace) -> int:
         _print_summary(cluster, report, audit, up_seconds, time.monotonic() - began)
         is_done = True
     finally:
+        ignore_signals()
         stop_all(cluster)
         if not is_done:
             note(f"the demo failed; the logs are {home}/seat-*/log")
@@ -92,9 +94,8 @@ def _bring_up(cluster: Cluster) -> float:
 
 
 def _live_through(cluster: Cluster) -> Report:
-    import trio
-
     from node.client import open_client, read_client_home
+    from node.nurseries import run_plainly
     from testnet.scenarios.inputs import demo_tree, write_large_file
     from testnet.scenarios.three_fires import Plan, three_fires
 
@@ -105,7 +106,7 @@ def _live_through(cluster: Cluster) -> Report:
         async with open_client(read_client_home(cluster.home / "client")) as client:
             return await three_fires(cluster, client, plan)
 
-    return trio.run(run)
+    return run_plainly(run)
 
 
 def _audit(home: Path) -> dict[str, object]:

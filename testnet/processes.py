@@ -12,10 +12,16 @@ import select
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from node.errors import NodeError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import FrameType
+
+ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a supervisor's stop, the terminal's end: each ends a command that holds processes."""
 END_SECONDS_MAX: Final = 10.0
 """A killed process is gone within milliseconds; this long only under heavy swapping."""
 LOG_MODE: Final = 0o600
@@ -33,17 +39,47 @@ class OwnedProcess:
     boot: str
 
 
+def end_on_signals() -> None:
+    """Let the first signal of ENDS raise KeyboardInterrupt; further ones must not leave processes behind."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        ignore_signals()
+        raise KeyboardInterrupt
+
+    for number in ENDS:
+        signal.signal(number, end)
+
+
+def ignore_signals() -> None:
+    """Let no signal of ENDS disturb the ending of what was started."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def start_process(command: tuple[str, ...], pid_file: Path, log_file: Path) -> OwnedProcess:
     """Start a process in a session of its own, its output appended to a log, and remember it in a file.
+
+    Signals wait meanwhile: one between the start and the file would leave a process that nobody knows.
 
     Raises:
         OSError: The program or the files cannot be opened.
         NodeError: It ended at once.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    try:
+        return _start_and_remember(command, pid_file, log_file, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_and_remember(
+    command: tuple[str, ...], pid_file: Path, log_file: Path, signal_mask: Iterable[int]
+) -> OwnedProcess:
     output = (os.POSIX_SPAWN_OPEN, 1, str(log_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE)
     nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     errors = (os.POSIX_SPAWN_DUP2, 1, 2)
-    pid = os.posix_spawn(command[0], command, os.environ, file_actions=(nothing, output, errors), setsid=True)
+    actions = (nothing, output, errors)
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True, setsigmask=signal_mask)
     start_ticks = _start_ticks(pid)
     if start_ticks is None:
         raise NodeError(f"the process ended at once: see {log_file}")

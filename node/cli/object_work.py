@@ -162,6 +162,8 @@ class _Work:
 async def _do_all(works: Sequence[_Work], at_once: int, label: str) -> list[str]:
     """Do all, so many at once; returns what failed and why, a line each."""
     failed: list[str] = []
+    if not works:
+        return failed
     limit = trio.Semaphore(at_once)
     with Progress(label, sum(work.byte_count for work in works), Measure.BYTES) as progress:
 

@@ -150,14 +150,9 @@ def _command(commands: Commands, name: str, summary: str, run: Callable[[Namespa
 
 
 def _run(arguments: Namespace, work: Work) -> int:
-    """Open the client, do the work, close it.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, out of whatever nursery it met.
-    """
-    import trio
-
+    """Open the client, do the work, close it."""
     from node.client import open_client
+    from node.nurseries import run_plainly
 
     home = _client_home(arguments)
 
@@ -165,12 +160,7 @@ def _run(arguments: Namespace, work: Work) -> int:
         async with open_client(home) as client:
             return await work(client)
 
-    try:
-        return trio.run(session)
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from group
+    return run_plainly(session)
 
 
 def _client_home(arguments: Namespace) -> ClientHome:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,9 @@ import pytest
 from testnet.cluster import Cluster
 
 GRANDEST = (sys.executable, "-m", "testnet.cli")
-EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("*.py"))
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+CLIENT_PAGE = DOCS / "client.md"
 SECONDS_MAX = 60
 
 
@@ -89,6 +94,48 @@ def test_an_audit_pins_the_genesis_hash_or_says_that_it_did_not(healthy_nodes: C
     assert json.loads(pinned.stdout)["pinned"]
     another = ran(*GRANDEST, "audit", "replay", export, "--genesis-hash", "ab" * 32)
     assert (another.returncode, b"a lie at height 0: bad_genesis" in another.stderr) == (1, True)
+
+
+def test_ctrl_c_ends_a_put_that_waits_for_the_writer_of_a_pipe(healthy_nodes: Cluster, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = (*GRANDEST, "put", str(pipe), "pipes/given-up", "--home", str(healthy_nodes.home))
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as put:
+        assert put.stderr is not None
+        assert put.stderr.readline() == f"{pipe} is a pipe: storing what comes until its writer ends\n"
+        put.send_signal(signal.SIGINT)
+        assert (put.wait(timeout=SECONDS_MAX), put.stderr.read()) == (130, "")
+
+
+def test_what_comes_through_a_named_pipe_is_stored(healthy_nodes: Cluster, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = (*GRANDEST, "put", str(pipe), "pipes/named", "--home", str(healthy_nodes.home))
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as put:
+        pipe.write_bytes(bytes(200_000))
+        assert put.wait(timeout=SECONDS_MAX) == 0
+    assert grandest(healthy_nodes, "get", "pipes/named", "-").stdout == bytes(200_000)
+
+
+def test_an_empty_directory_is_said_to_be_one(healthy_nodes: Cluster, tmp_path: Path) -> None:
+    put = grandest(healthy_nodes, "put", str(tmp_path), "trees/empty")
+    assert (put.returncode, put.stderr.decode()) == (0, f"nothing stored: {tmp_path} holds no regular file\n")
+
+
+def test_a_full_error_output_does_not_fail_what_was_stored(healthy_nodes: Cluster) -> None:
+    words = (*GRANDEST, "put", "-", "pipes/unsaid", "--home", str(healthy_nodes.home))
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run(words, input=b"contents", stderr=full, check=False, timeout=SECONDS_MAX).returncode == 0
+
+
+def test_the_page_of_the_client_shows_a_program_that_runs(healthy_nodes: Cluster, tmp_path: Path) -> None:
+    page = CLIENT_PAGE.read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    path = tmp_path / "program.py"
+    path.write_text(program.replace("HOME/client", str(healthy_nodes.home / "client")))
+    shown = ran(sys.executable, "-W", "error", str(path))
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert shown.stdout.startswith(b"sealed 9 ")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -69,3 +69,19 @@ def test_ctrl_c_in_the_foreground_ends_every_node(tmp_path: Path) -> None:
         up.kill()
         up.communicate()
         stop_all(open_cluster(home))
+
+
+def test_ctrl_c_while_nodes_start_leaves_none(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    up = subprocess.Popen((*GRANDEST, "testnet", "up", "--home", str(home)), stderr=subprocess.PIPE, text=True)
+    try:
+        while not (home / "seat-0" / "pid").exists():
+            assert up.poll() is None
+        up.send_signal(signal.SIGINT)
+        _, said = up.communicate(timeout=UP_SECONDS_MAX)
+        assert (up.returncode, said.splitlines()[-1]) == (130, "stopping")
+        assert alive_seats(home) == []
+    finally:
+        up.kill()
+        up.communicate()
+        stop_all(open_cluster(home))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import NodeError
+from testnet import processes
 from testnet.processes import (
     OwnedProcess,
     end_process,
@@ -33,6 +34,25 @@ def waiting(tmp_path: Path) -> Iterator[OwnedProcess]:
 
 def test_a_started_process_is_found_by_its_file(tmp_path: Path, waiting: OwnedProcess) -> None:
     assert running_process(tmp_path / "pid") == waiting
+
+
+def test_a_signal_at_a_start_waits_until_the_process_can_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = processes._start_ticks  # pyright: ignore[reportPrivateUsage] (the moment between start and file)
+
+    def interrupted(pid: int) -> int | None:
+        os.kill(os.getpid(), signal.SIGINT)
+        return looked_at(pid)
+
+    monkeypatch.setattr(processes, "_start_ticks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_process(WAITS_FOR_EVER, tmp_path / "pid", tmp_path / "log")
+    monkeypatch.undo()
+    owned = running_process(tmp_path / "pid")
+    assert owned is not None
+    end_process(owned, signal.SIGTERM)
+    assert wait_until_ended(owned), "a child must not inherit that signals wait"
 
 
 def test_a_killed_process_is_not_running_although_its_parent_has_not_collected_it(
