@@ -40,6 +40,8 @@ class Domain(StrEnum):
     DECIDED_HEIGHT = "grandest/1/decided-height"
     STATE_VALUE = "grandest/1/state-value"
     OUTCOME = "grandest/1/outcome"
+    VERIFIER_LOT = "grandest/1/verifier-lot"
+    LEAF_LOT = "grandest/1/leaf-lot"
 
 
 def sign_bytes(domain: Domain, genesis_hash: GenesisHash, payload: bytes) -> bytes:

@@ -54,6 +54,8 @@ class StorageParameters(Record):
     """A transaction's last height is at most this far above the block that carries it."""
     uncommitted_bytes_max: Annotated[int, Meta(ge=0, le=2**50)] = 1 << 30
     """Shard bytes that one holder keeps for a tenant before they are committed."""
+    epoch_ms: Annotated[int, Meta(ge=1_000, le=86_400_000)] = 600_000
+    """How often every operator proves what it holds, and reports what it has erased."""
 
 
 class StorageGenesis(Record, tag=1):

@@ -15,8 +15,8 @@ Rules
 - T12. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
   ends, new ones without a surviving entry at once.
 - T13. A record goes when the last entry that refers to it goes; what fails gives nothing up.
-- T16. A block without transactions and evidence changes nothing; one with transactions writes the root of their
-  outcomes, one with evidence the faults that it proves (faults.py).
+- T16. A block without transactions and evidence changes nothing, unless it begins an epoch (T60); one with transactions
+  writes the root of their outcomes, one with evidence the faults that it proves (faults.py).
 """
 
 from __future__ import annotations
@@ -29,10 +29,19 @@ from consensus.genesis import Genesis, genesis_members
 from consensus.identifiers import Height, StateRoot
 from consensus.quorum import FaultBudget, fault_budget
 from consensus.signing import check_signature
+from storage.audits import EPOCH_KEY, AnnounceMaintenance, ReportFindings, ReportPurge
 from storage.faults import remember_faults
 from storage.genesis import StorageGenesis, StorageParameters, storage_genesis
 from storage.identifiers import COLUMNS_MAX, VERSION, RecordAddress, SeatIndex, SegmentId
+from storage.ledger_audits import (
+    announce_maintenance,
+    first_epoch,
+    report_findings,
+    report_purge,
+    turn_epoch,
+)
 from storage.ledger_objects import SegmentEvents, commit_objects, complete_columns, delete_entries
+from storage.moments import Moment, moment_of
 from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
 from storage.state import (
     CHAIN_KEY,
@@ -130,6 +139,7 @@ def genesis_state(genesis: Genesis) -> StateChange:
     context = _context(genesis, part)
     overlay = StateOverlay(MemoryState())
     overlay.put(CHAIN_KEY, ChainState(genesis_hash=context.members.genesis_hash, parameters=part.parameters))
+    overlay.put(EPOCH_KEY, first_epoch(context.members.genesis_hash, genesis.time_ms, part.parameters.epoch_ms))
     for index, seat in enumerate(part.seats):
         overlay.put(seat_key(SeatIndex(index)), SeatState(signing_key=genesis.members[index], seat=seat))
     for tenant in part.tenants:
@@ -195,23 +205,25 @@ def apply_block(context: LedgerContext, reader: StateReader, block: Block) -> St
     Raises:
         RejectionError: A transaction cannot be read; check_transactions() would have refused it.
     """
-    return apply_transactions(context, reader, block.header.height, block.transactions, block.evidence)
+    return apply_transactions(context, reader, moment_of(block), block.transactions, block.evidence)
 
 
 def apply_transactions(
     context: LedgerContext,
     reader: StateReader,
-    height: Height,
+    moment: Moment,
     transactions: Sequence[bytes],
     evidence: Sequence[Evidence] = (),
 ) -> StateChange:
-    """Return what these transactions and this evidence change in a block of this height."""
-    if not transactions and not evidence:  # T16
-        return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
+    """Return what these transactions and this evidence change in a block of this moment."""
+    height = moment.height
     overlay = StateOverlay(reader)
+    turn_epoch(context, overlay, moment)
+    if not transactions and not evidence and not overlay.changes:  # T16
+        return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
     remember_faults(overlay, height, evidence)
     events = _Events()
-    outcomes = tuple(_run(context, overlay, height, encoded, events) for encoded in transactions)
+    outcomes = tuple(_run(context, overlay, moment, encoded, events) for encoded in transactions)
     if transactions:
         overlay.put(OUTCOMES_KEY, OutcomesState(height=height, root=outcomes_root(outcomes)))
     tree = update(reader, overlay.changes)
@@ -252,17 +264,17 @@ def _addresses(rows: Iterable[tuple[RecordAddress, bool]], wanted: bool) -> tupl
     return tuple(address for address, is_live in rows if is_live is wanted)
 
 
-def _run(context: LedgerContext, overlay: StateOverlay, height: Height, encoded: bytes, events: _Events) -> Outcome:
+def _run(context: LedgerContext, overlay: StateOverlay, moment: Moment, encoded: bytes, events: _Events) -> Outcome:
     """Run one transaction and return what became of it."""
     envelope = decode_transaction(encoded).envelope
     name = transaction_id(encoded)
     try:
         check_sender(overlay, envelope, context.members)
-        check_window(envelope, height, context.parameters)
+        check_window(envelope, moment.height, context.parameters)
         use_sequence(overlay, envelope)
         attempt = StateOverlay(overlay)
         happened = SegmentEvents()
-        failed = _execute(context, attempt, height, envelope, happened)
+        failed = _execute(context, attempt, moment, envelope, happened)
     except FailedTransactionError as error:
         return Outcome(transaction=name, reason=error.reason, place=error.place, failed_entries=())
     overlay.changes.update(attempt.changes)
@@ -271,9 +283,9 @@ def _run(context: LedgerContext, overlay: StateOverlay, height: Height, encoded:
 
 
 def _execute(
-    context: LedgerContext, overlay: StateOverlay, height: Height, envelope: Envelope, events: SegmentEvents
+    context: LedgerContext, overlay: StateOverlay, moment: Moment, envelope: Envelope, events: SegmentEvents
 ) -> tuple[FailedEntry, ...]:
-    body = envelope.body
+    body, height = envelope.body, moment.height
     match body:
         case CommitObjects():
             return commit_objects(context, overlay, height, body, events)
@@ -285,6 +297,12 @@ def _execute(
             grant_client(overlay, body)
         case RevokeClient():
             revoke_client(overlay, body)
+        case ReportFindings():
+            report_findings(context, overlay, envelope.sender, body)
+        case ReportPurge():
+            report_purge(context, overlay, moment, envelope.sender, body)
+        case AnnounceMaintenance():
+            announce_maintenance(context, overlay, moment, envelope.sender, body)
         case _:
             assert_never(body)
     return ()

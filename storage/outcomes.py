@@ -47,6 +47,8 @@ class FailureReason(StrEnum):
     GRANT_EXISTS = "grant_exists"
     GRANT_UNKNOWN = "grant_unknown"
     GRANTS_FULL = "grants_full"
+    EPOCH_OVER = "epoch_over"
+    BAD_MAINTENANCE = "bad_maintenance"
 
 
 BEFORE_RUNNING: Final = frozenset(

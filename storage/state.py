@@ -12,6 +12,7 @@ Every value is authenticated by the state tree under its state key:
     "o"                                outcomes of the last block that had transactions    OutcomesState
     "f" member kind height round       a proven fault (faults.py)                          FaultState
     "z" segment id (32)                a segment that was freed: its id is used up         FreedState
+    "u" "w" "a" "p"                    epochs, findings, verdicts, purge reports           audits.py
 
 Nothing else here is older than its subject: what is deleted leaves the state, and with it the disk.
 """

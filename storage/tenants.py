@@ -2,7 +2,7 @@
 
 Rules
 - T1. The tenant's own key grants and revokes. It and every granted client commit, delete and complete.
-- T2. A seat's signing key completes columns of any tenant.
+- T2. A seat's signing key completes columns of any tenant, and alone reports on the seats' duties (audits.py).
 - T3. A transaction stands in a block of at most its last height, which is at most `transaction_heights` above it.
 - T4. A sender's greatest SEQUENCES_KEPT sequence numbers are kept. A new one is none of them and, once so many are
   kept, above the least. A transaction that fails after this has used its number: it never runs again.
@@ -14,6 +14,7 @@ from bisect import insort
 from typing import TYPE_CHECKING
 
 from consensus.errors import RejectionError, RejectionReason
+from storage.audits import SeatDuty
 from storage.outcomes import FailedTransactionError, FailureReason
 from storage.state import (
     GrantState,
@@ -46,6 +47,10 @@ def read_tenant(reader: StateReader, tenant: TenantId) -> TenantState:
 def check_sender(reader: StateReader, envelope: Envelope, members: MemberSet) -> None:
     """Refuse a sender who may not do this (T1, T2) by FailedTransactionError."""
     body = envelope.body
+    if isinstance(body, SeatDuty):
+        if members.index_of(envelope.sender) is None:
+            raise FailedTransactionError(FailureReason.NOT_GRANTED)
+        return
     tenant = read_tenant(reader, body.tenant)
     if envelope.sender == tenant.public_key:
         return

@@ -26,6 +26,7 @@ from consensus.identifiers import (
     TransactionId,
 )
 from consensus.signing import Domain, SignatureMaker, domain_hash, sign_bytes
+from storage.audits import SeatDuty
 from storage.identifiers import (
     COLUMNS_MAX,
     ROOT,
@@ -156,7 +157,7 @@ class RevokeClient(Record, tag=5):
     public_key: Annotated[PublicKey, HASH]
 
 
-Body = CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient
+Body = CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient | SeatDuty
 
 
 class Envelope(Record):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from consensus.blocks import Block, DecidedBlock, header_hash
+from consensus.blocks import NO_CERTIFICATE, Block, DecidedBlock, header_hash
 from consensus.certificates import commit_certificate
 from consensus.chain import ChainRules, ChainTip, chain_rules, genesis_tip, make_block, next_tip
 from consensus.evidence import Evidence
@@ -28,7 +28,8 @@ from storage.identifiers import (
     TenantId,
     VersionId,
 )
-from storage.ledger import LedgerContext, StateChange, apply_transactions, genesis_state, ledger_context
+from storage.ledger import LedgerContext, StateChange, apply_block, apply_transactions, genesis_state, ledger_context
+from storage.moments import Moment
 from storage.outcomes import Outcome
 from storage.placement import column_seats
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
@@ -199,20 +200,28 @@ class World:
         buckets = (BucketEntries(bucket_tag=BUCKET, entries=entries),) if entries else ()
         return CommitObjects(tenant=TENANT, segments=segments, buckets=buckets, receipts=found)
 
-    def apply(self, *transactions: bytes) -> StateChange:
-        """Apply a block without deciding it."""
-        height = Height(self.tip.height + 1)
-        change = apply_transactions(self.context, self.state, height, transactions)
+    def apply(self, *transactions: bytes, later_ms: int = 1_000) -> StateChange:
+        """Apply a block without deciding it, so long after the one before."""
+        moment = self.next_moment(later_ms)
+        change = apply_transactions(self.context, self.state, moment, transactions)
         self.state.commit(change.values, change.pages)
         self.tip = ChainTip(
-            height=height,
+            height=moment.height,
             block_hash=self.tip.block_hash,
-            time_ms=self.tip.time_ms,
+            time_ms=moment.time_ms,
             state_root=change.state_root,
             last=None,
-            turns=structs.replace(self.tip.turns, height=height),
+            turns=structs.replace(self.tip.turns, height=moment.height),
         )
         return change
+
+    def next_moment(self, later_ms: int = 1_000) -> Moment:
+        """Return the moment of a block so long after the last; the certificate of an undecided one is of nobody."""
+        return Moment(
+            height=Height(self.tip.height + 1),
+            time_ms=Milliseconds(self.tip.time_ms + later_ms),
+            certificate=NO_CERTIFICATE,
+        )
 
     def run(self, body: Body, *, sender: str = "client") -> Outcome:
         """Apply a block of one transaction and return what became of it."""
@@ -231,7 +240,7 @@ class World:
             now_ms=Milliseconds(self.tip.time_ms + 1_000),
         )
         decided = self.certify(block)
-        change = apply_transactions(self.context, self.state, height, transactions, evidence)
+        change = apply_block(self.context, self.state, block)
         self.state.commit(change.values, change.pages)
         self.tip = next_tip(self.tip, decided, change.state_root)
         return decided

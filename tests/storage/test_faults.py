@@ -50,6 +50,6 @@ def test_a_fault_is_known_whichever_pair_of_messages_proves_it() -> None:
 def test_evidence_and_transactions_change_the_state_together() -> None:
     world = World()
     proof = world.evidence(2)
-    change = apply_transactions(world.context, world.state, world.tip.height, (), (proof,))
+    change = apply_transactions(world.context, world.state, world.next_moment(), (), (proof,))
     assert set(change.values) == {fault_key(proof)}
     assert change.outcomes == ()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from consensus.blocks import Header, header_hash
+from consensus.blocks import NO_CERTIFICATE, Header, header_hash
 from consensus.certificates import commit_certificate
 from consensus.encoding import encode
 from consensus.errors import RejectionError, RejectionReason
@@ -47,6 +47,7 @@ from storage.identifiers import (
 )
 from storage.ledger import apply_transactions, check_transactions, genesis_state, ledger_context, records_needed
 from storage.merkle import leaf_hashes, prove, root_of
+from storage.moments import Moment
 from storage.proofs import CertifiedHeader, StateProof
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
 from storage.state import EntryState, MemoryState, SegmentState, decode_state, entry_key, read_state, segment_key
@@ -197,7 +198,8 @@ class MemoryChain:
         check_transactions(self.nine.context, [transaction])
         claims = dict(zip(records_needed(transaction), records, strict=True))
         self.height = Height(self.height + 1)
-        change = apply_transactions(self.nine.context, self.state, self.height, [transaction])
+        moment = Moment(height=self.height, time_ms=Milliseconds(1_000 * self.height), certificate=NO_CERTIFICATE)
+        change = apply_transactions(self.nine.context, self.state, moment, [transaction])
         self.state.commit(change.values, change.pages)
         self.records |= {address: claims[address] for address in change.added_records}
         for address in change.erased_records:
