@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import structs
 
-from consensus.identifiers import MemberIndex, Milliseconds
+from consensus.identifiers import Height, MemberIndex, Milliseconds
 from consensus.signing import Domain, domain_hash
 from storage.audits import (
     ACCUSED_LEAVES_MAX,
@@ -83,7 +83,7 @@ def first_epoch(genesis_hash: GenesisHash, time_ms: Milliseconds, epoch_ms: int)
     return EpochState(
         number=time_ms // epoch_ms,
         seed=domain_hash(Domain.VERIFIER_LOT, genesis_hash),
-        opened_height=0,
+        opened_height=Height(0),
         opened_ms=time_ms,
         rechecks=(),
         silent=(),

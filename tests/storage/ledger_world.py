@@ -227,8 +227,8 @@ class World:
         """Apply a block of one transaction and return what became of it."""
         return self.apply(self.transaction(body, sender=sender)).outcomes[0]
 
-    def decide(self, *transactions: bytes, evidence: tuple[Evidence, ...] = ()) -> DecidedBlock:
-        """Make, decide and apply a block; every member signs."""
+    def decide(self, *transactions: bytes, evidence: tuple[Evidence, ...] = (), later_ms: int = 1_000) -> DecidedBlock:
+        """Make, decide and apply a block so long after the one before; every member signs."""
         height = Height(self.tip.height + 1)
         proposer = self.tip.turns.proposer(height, Round(0))
         block = make_block(
@@ -237,7 +237,7 @@ class World:
             proposer,
             transactions=transactions,
             evidence=evidence,
-            now_ms=Milliseconds(self.tip.time_ms + 1_000),
+            now_ms=Milliseconds(self.tip.time_ms + later_ms),
         )
         decided = self.certify(block)
         change = apply_block(self.context, self.state, block)

@@ -116,11 +116,7 @@ def test_an_epoch_begins_with_the_first_block_of_its_time_even_an_empty_one(nine
 def test_its_seed_is_the_certificate_that_its_first_block_embeds() -> None:
     world = World(seats=9)
     world.decide()
-    world.tip = world.tip.__class__(
-        **{name: getattr(world.tip, name) for name in world.tip.__slots__}
-        | {"time_ms": Milliseconds(world.tip.time_ms + EPOCH_MS)}
-    )
-    decided = world.decide()
+    decided = world.decide(later_ms=EPOCH_MS)
     assert running_epoch(world.state).seed == decided.block.header.parent_commit_hash
 
 
