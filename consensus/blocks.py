@@ -7,12 +7,13 @@ the block and are never part of it.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
 
-from consensus.certificates import CommitCertificate, PolkaCertificate
+from consensus.certificates import CommitCertificate, PolkaCertificate, check_commit
 from consensus.encoding import Record, encode
+from consensus.errors import RejectionError, RejectionReason
 from consensus.evidence import Evidence
 from consensus.identifiers import (
     HASH,
@@ -27,7 +28,11 @@ from consensus.identifiers import (
     Milliseconds,
     StateRoot,
 )
-from consensus.signing import Domain, domain_hash
+from consensus.signing import Domain, check_signature, domain_hash
+
+if TYPE_CHECKING:
+    from consensus.members import MemberSet
+    from consensus.signing import SignatureCheck
 
 BLOCK_BYTES_MAX: Final = 4 * 1024 * 1024
 """A block with the records that travel beside it."""
@@ -83,3 +88,16 @@ def header_hash(header: Header) -> BlockHash:
 def certificate_hash(certificate: CommitCertificate) -> CertificateHash:
     """Return the hash by which a child header commits its parent's certificate."""
     return CertificateHash(domain_hash(Domain.COMMIT, encode(certificate)))
+
+
+def check_header_commit(
+    header: Header, commit: CommitCertificate, members: MemberSet, check: SignatureCheck = check_signature
+) -> None:
+    """Refuse a certificate that does not prove this very header decided.
+
+    Raises:
+        RejectionError: WRONG_CERTIFICATE for another block's, and what check_commit gives.
+    """
+    if (commit.height, commit.block_hash) != (header.height, header_hash(header)):
+        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the commit certificate is of another block")
+    check_commit(commit, members, check)

@@ -21,6 +21,7 @@ from consensus.blocks import (
     Block,
     Header,
     certificate_hash,
+    check_header_commit,
     header_hash,
 )
 from consensus.certificates import check_commit, check_polka
@@ -184,8 +185,7 @@ def check_block(
     Raises:
         RejectionError: WRONG_CHAIN, WRONG_HEIGHT, WRONG_PARENT, WRONG_STATE_ROOT, WRONG_TIME, NOT_A_MEMBER, OVERSIZED,
             WRONG_CERTIFICATE and what check_commit gives, WRONG_EVIDENCE_ROOT, BAD_EVIDENCE, WRONG_TRANSACTIONS_ROOT,
-            and whatever the application says of
-            evidence and transactions.
+            and whatever the application says of evidence and transactions.
     """
     _check_header(block.header, tip, rules)
     if len(encode(block)) > BLOCK_BYTES_MAX:
@@ -230,23 +230,30 @@ def check_decided(
 def check_proof(
     decided: DecidedBlock, tip: ChainTip, rules: ChainRules, check: SignatureCheck = check_signature
 ) -> None:
-    """Verify the commit certificate and, decided in a round above 0, the polkas back to valid round -1 (rule A26).
-
-    The round of the earliest polka is the one in which the block was made: its proposer had the turn then.
+    """Verify that a block was decided, and made by the member whose turn it was (rule A26).
 
     Raises:
-        RejectionError: WRONG_CERTIFICATE, MISSING_POLKA, WRONG_PROPOSER and what check_commit and check_polka give.
+        RejectionError: WRONG_PROPOSER and what check_decision gives.
     """
-    header, commit = decided.block.header, decided.commit
-    if (commit.height, commit.block_hash) != (header.height, header_hash(header)):
-        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the commit certificate is of another block")
-    check_commit(commit, rules.members, check)
-    if commit.round == 0:
-        if decided.polkas:
-            raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "a decision of round 0 carries no polkas")
-        _check_turn(header, tip.turns, commit.round)
-        return
-    _check_turn(header, tip.turns, _check_polka_chain(decided, rules.members, check))
+    _check_turn(decided.block.header, tip.turns, check_decision(decided, rules.members, check))
+
+
+def check_decision(decided: DecidedBlock, members: MemberSet, check: SignatureCheck = check_signature) -> Round:
+    """Verify the commit certificate and, decided in a round above 0, the polkas back to valid round -1 (rule A26).
+
+    Returns:
+        The round of the earliest polka, or 0: the one in which the block was made.
+
+    Raises:
+        RejectionError: WRONG_CERTIFICATE, MISSING_POLKA and what check_commit and check_polka give.
+    """
+    commit = decided.commit
+    check_header_commit(decided.block.header, commit, members, check)
+    if commit.round > 0:
+        return _check_polka_chain(decided, members, check)
+    if decided.polkas:
+        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "a decision of round 0 carries no polkas")
+    return commit.round
 
 
 def _check_polka_chain(decided: DecidedBlock, members: MemberSet, check: SignatureCheck) -> Round:

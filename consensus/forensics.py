@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from consensus.blocks import header_hash
-from consensus.certificates import check_commit, check_polka, commit_votes, polka_votes
+from consensus.certificates import commit_votes, polka_votes
+from consensus.chain import check_decision
 from consensus.errors import RejectionError, RejectionReason
-from consensus.identifiers import NO_ROUND
 from consensus.signing import check_signature
 from consensus.votes import Precommit, Prevote
 
@@ -85,19 +84,8 @@ def is_amnesia(earlier: Vote, later: Vote) -> bool:
 
 def _proven_votes(decided: DecidedBlock, members: MemberSet, check: SignatureCheck) -> tuple[SignedVote, ...]:
     """Verify a decision and return every vote that its proof holds."""
-    commit = decided.commit
-    if (commit.height, commit.block_hash) != (decided.block.header.height, header_hash(decided.block.header)):
-        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the certificate is of another block")
-    check_commit(commit, members, check)
-    expected = NO_ROUND if commit.round == 0 else commit.round
-    for polka in decided.polkas:
-        if (polka.height, polka.block_hash, polka.round) != (commit.height, commit.block_hash, expected):
-            raise RejectionError(RejectionReason.MISSING_POLKA, f"no polka of round {expected} for this block")
-        check_polka(polka, members, check)
-        expected = polka.valid_round
-    if expected != NO_ROUND:
-        raise RejectionError(RejectionReason.MISSING_POLKA, f"no polka of round {expected}")
-    return (*commit_votes(commit), *(signed for polka in decided.polkas for signed in polka_votes(polka)))
+    check_decision(decided, members, check)
+    return (*commit_votes(decided.commit), *(signed for polka in decided.polkas for signed in polka_votes(polka)))
 
 
 def _judged(votes: Sequence[SignedVote]) -> Culprit | None:

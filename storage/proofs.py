@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
 
-from consensus.blocks import TRANSACTION_BYTES_MAX, DecidedBlock, Header, header_hash
-from consensus.certificates import CommitCertificate, bitmap_of, check_commit, signers
+from consensus.blocks import TRANSACTION_BYTES_MAX, DecidedBlock, Header, check_header_commit
+from consensus.certificates import CommitCertificate, bitmap_of, signers
 from consensus.encoding import Record, decode
-from consensus.errors import RejectionError, RejectionReason
 from consensus.members import MemberSet
 from consensus.merkle import ListProof, check_list_proof, list_proof
 from consensus.signing import check_signature
@@ -86,28 +85,17 @@ def decode_transaction_proof(encoded: bytes) -> TransactionProof:
     return decode(encoded, TransactionProof, bytes_max=PROOF_BYTES_MAX + TRANSACTION_BYTES_MAX)
 
 
-def check_certified(certified: CertifiedHeader, members: MemberSet, check: SignatureCheck = check_signature) -> None:
-    """Refuse a header that no quorum of these members decided.
-
-    Raises:
-        RejectionError: WRONG_CERTIFICATE, and what check_commit gives.
-    """
-    header, commit = certified.header, certified.commit
-    if (commit.height, commit.block_hash) != (header.height, header_hash(header)):
-        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the certificate is of another header")
-    check_commit(commit, members, check)
-
-
 def check_state_proof(
     proof: StateProof, state_key: bytes, members: MemberSet, check: SignatureCheck = check_signature
 ) -> bytes | None:
     """Return the proven value of a state key, None when its absence is proven.
 
     Raises:
-        RejectionError: BAD_PROOF, and what check_certified gives.
+        RejectionError: BAD_PROOF, and what check_header_commit gives.
     """
-    check_certified(proof.certified, members, check)
-    root = proof.certified.header.state_root
+    certified = proof.certified
+    check_header_commit(certified.header, certified.commit, members, check)
+    root = certified.header.state_root
     if proof.value is None:
         check_absence(root, state_key, proof.tree)
     else:
@@ -121,8 +109,9 @@ def check_transaction_proof(
     """Return the proven transaction; the header in the proof tells its height.
 
     Raises:
-        RejectionError: BAD_PROOF, and what check_certified gives.
+        RejectionError: BAD_PROOF, and what check_header_commit gives.
     """
-    check_certified(proof.certified, members, check)
-    check_list_proof(proof.certified.header.transactions_root, proof.transaction, proof.place)
+    certified = proof.certified
+    check_header_commit(certified.header, certified.commit, members, check)
+    check_list_proof(certified.header.transactions_root, proof.transaction, proof.place)
     return proof.transaction

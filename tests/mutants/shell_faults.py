@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Mutant
 
+BLOCK: Final = "consensus/blocks.py"
 CHAIN: Final = "consensus/chain.py"
 TURNS: Final = "consensus/turns.py"
 SIGNER: Final = "node/signer.py"
@@ -23,8 +24,8 @@ CHAIN_FAULTS: Final = (
     Mutant(
         name="turn-of-a-decided-block-unchecked",
         file=CHAIN,
-        before="    _check_turn(header, tip.turns, _check_polka_chain(decided, rules.members, check))",
-        after="    _check_polka_chain(decided, rules.members, check)",
+        before="    _check_turn(decided.block.header, tip.turns, check_decision(decided, rules.members, check))",
+        after="    check_decision(decided, rules.members, check)",
         rule="A26",
         killers=(BLOCKS,),
     ),
@@ -46,7 +47,7 @@ CHAIN_FAULTS: Final = (
     ),
     Mutant(
         name="commit-of-another-block-accepted",
-        file=CHAIN,
+        file=BLOCK,
         before="    if (commit.height, commit.block_hash) != (header.height, header_hash(header)):",
         after="    if commit.height != header.height:",
         rule="A26",
@@ -55,8 +56,8 @@ CHAIN_FAULTS: Final = (
     Mutant(
         name="commit-certificate-unverified",
         file=CHAIN,
-        before="    check_commit(commit, rules.members, check)\n    if commit.round == 0:",
-        after="    if commit.round == 0:",
+        before="    check_header_commit(decided.block.header, commit, members, check)\n",
+        after="",
         rule="A26",
         killers=(BLOCKS,),
     ),
