@@ -38,8 +38,6 @@ class Domain(StrEnum):
     RECEIPT = "grandest/1/receipt"
     RECORD = "grandest/1/record"
     DECIDED_HEIGHT = "grandest/1/decided-height"
-    STATE_VALUE = "grandest/1/state-value"
-    OUTCOME = "grandest/1/outcome"
     VERIFIER_LOT = "grandest/1/verifier-lot"
     LEAF_LOT = "grandest/1/leaf-lot"
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from consensus.blocks import Block
-    from consensus.members import MemberSet
     from consensus.quorum import FaultBudget
 
 TURNS_MISSED: Final = 3
@@ -136,11 +135,6 @@ class TurnState(Record):
     def proposer(self, height: Height, round_: Round) -> MemberIndex:
         """Return the only member whose proposal counts in this round of the next height."""
         return active_turns(self).proposer(height, round_)
-
-
-def all_members(members: MemberSet) -> Turns:
-    """Return the turns of a set in which nobody is suspended."""
-    return Turns(active=tuple(MemberIndex(i) for i in range(members.budget.members)))
 
 
 def first_turns(budget: FaultBudget, height: Height = GENESIS, guilty: Iterable[MemberIndex] = ()) -> TurnState:

@@ -131,11 +131,6 @@ class RepairTask:
             self._want(segment_id, 0)
         self._wakeup.set()
 
-    def rescan(self) -> None:
-        """Have the whole ledger compared with the store now, as after catching up."""
-        self._rescan = True
-        self._wakeup.set()
-
     def status(self) -> RepairStatus:
         """Return what has been done and what is left."""
         set_aside = {segment_id: reason for segment_id, (_, reason) in self._set_aside.items()}

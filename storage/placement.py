@@ -35,13 +35,6 @@ def column_seats(segment_id: SegmentId, admitted: Collection[SeatIndex]) -> tupl
     return holders[offset:] + holders[:offset]
 
 
-def column_seat(segment_id: SegmentId, column: ColumnIndex, admitted: Collection[SeatIndex]) -> SeatIndex:
-    """Return the seat that holds a column."""
-    seats = column_seats(segment_id, admitted)
-    assert 0 <= column < len(seats), f"column {column} of {len(seats)}"
-    return seats[column]
-
-
 def seat_column(segment_id: SegmentId, seat: SeatIndex, admitted: Collection[SeatIndex]) -> ColumnIndex | None:
     """Return the column that a seat holds; None when this segment does not lie there."""
     seats = column_seats(segment_id, admitted)

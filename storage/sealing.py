@@ -161,13 +161,6 @@ def sealed_bytes(plain_bytes: int) -> int:
     return plain_bytes + frame_count(plain_bytes) * FRAME_TAG_BYTES
 
 
-def covering_frames(first_byte: int, byte_count: int) -> range:
-    """Return the frames that hold a range of plaintext, at least one byte; frame i opens to i * FRAME_PLAIN_BYTES."""
-    assert first_byte >= 0, "a range starts within the object"
-    assert byte_count > 0, "a range has at least one byte"
-    return range(first_byte // FRAME_PLAIN_BYTES, -(-(first_byte + byte_count) // FRAME_PLAIN_BYTES))
-
-
 def seal_range(
     sealing_key: SealingKey,
     plain: bytes | bytearray | memoryview,

@@ -15,7 +15,7 @@ Parity column i holds the code of the data columns (storage/erasure.py). Every s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from consensus.errors import RejectionError, RejectionReason
 from storage.erasure import encode
@@ -31,9 +31,6 @@ from storage.merkle import leaf_count, leaf_hashes, root_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-SHARD_BYTES_MAX: Final = SEGMENT_BYTES_MAX
-"""The shard of a segment with one data column."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,6 @@ HASH_BYTES: Final = 32
 STATE_KEY_BYTES_MAX: Final = 64
 
 QuestionT = TypeVar("QuestionT", EntriesQuestion, SegmentsQuestion)
-View = "Callable[[Request], Awaitable[Response]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LENGTH_BYTES: Final = 4
-KEEPALIVE: Final = bytes(LENGTH_BYTES)
-"""The frame of no bytes."""
 READ_BYTES: Final = 256 * 1024
 """One read takes at most yamux's default window."""
 

@@ -162,12 +162,6 @@ class LevelDatabase:
             yield from rows
             start = rows[-1][0] + b"\0"
 
-    def last_row(self, prefix: bytes) -> tuple[bytes, bytes] | None:
-        """Return the row with the greatest store key under the prefix, or None."""
-        with self._reading() as database:
-            rows = database.iterator(start=prefix, stop=prefix_stop(prefix), reverse=True, verify_checksums=True)
-            return next(iter(_take(rows, 1)), None)
-
     def last_store_key(self) -> bytes | None:
         """Return the greatest store key of all, without checking its block; None when there is no row."""
         with self._reading() as database:
@@ -230,11 +224,6 @@ class LevelDatabase:
         tombstones.delete(last)
         self.write(tombstones, durability=Durability.BUFFERED)
         self.compact(first, stop)
-
-    def approximate_bytes(self, start: bytes, stop: bytes) -> int:
-        """Return roughly how many bytes of disk the rows between two store keys use; the newest are not counted."""
-        with self._reading() as database:
-            return database.approximate_size(start, stop)
 
     def close(self) -> None:
         """Wait for running reads and release the directory; closing twice is allowed."""

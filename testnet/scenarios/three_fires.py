@@ -45,7 +45,6 @@ FILES_BUCKET: Final = "files"
 WRITER_BUCKET: Final = "writer"
 WRITERS_AT_ONCE: Final = 64
 READERS_AT_ONCE: Final = 16
-STATS_AT_ONCE: Final = 4
 WRITER_BYTES: Final = (10_000, 300_000, 3_000_000)
 """The writer's objects in turn: packed, packed, with segments of their own."""
 ACKNOWLEDGE_SECONDS_MAX: Final = 5.0

@@ -23,6 +23,7 @@ from storage.state import SegmentState
 from storage.stores.memory import MemoryShardStore
 from storage.stores.protocols import ShardName
 from storage.transactions import CompleteColumns, SignedTransaction, decode_transaction, transaction_sign_bytes
+from tests.node.jumps import until
 from tests.node.some_shards import COLUMNS, ROOT, SHARD, TENANT, Ledger, keep, segment
 from tests.strategies import CHAIN, signing_keys
 
@@ -75,11 +76,7 @@ class Place:
     clock: trio.testing.MockClock
 
     async def until(self, is_done: Callable[[], bool], *, within_s: float = 60.0) -> None:
-        end = self.clock.current_time() + within_s
-        while not is_done():
-            assert self.clock.current_time() < end, "it never happened"
-            await trio.testing.wait_all_tasks_blocked(0.002)
-            self.clock.jump(0.1)
+        await until(self.clock, is_done, within_s=within_s)
 
     def hold(self, *numbers: int, tenant: TenantId = TENANT) -> None:
         keep(self.store, *(ShardName(segment(number), own_column(number)) for number in numbers), tenant=tenant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +15,7 @@ from node.purge_task import PURGE_SECONDS, SEGMENTS_PER_ROUND, PurgeTask
 from storage.errors import FatalStoreError, StorageError
 from storage.identifiers import SegmentId
 from storage.stores.memory import MemoryShardStore
+from tests.node.jumps import until
 from tests.node.some_shards import COLUMNS, Ledger, keep, name, segment
 
 
@@ -44,15 +45,6 @@ class Shards:
 def clock() -> trio.testing.MockClock:
     """Real time, and jumps."""
     return trio.testing.MockClock(rate=1.0)
-
-
-async def until(clock: trio.testing.MockClock, is_done: Callable[[], bool]) -> None:
-    for _ in range(1_000):
-        if is_done():
-            return
-        await trio.testing.wait_all_tasks_blocked(0.002)
-        clock.jump(1.0)
-    raise AssertionError("it never happened")
 
 
 async def test_a_block_settles_frees_and_expires_and_the_first_one_sweeps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from node.records_task import RecordsTask
 from storage.identifiers import RecordAddress, TenantId, VersionId
 from storage.records import record_address
 from tests.node.asked import Answering, Members
+from tests.node.jumps import until
 from tests.node.real_chain import open_ledger_chain
 
 ONE, TWO = MemberIndex(1), MemberIndex(2)
@@ -90,15 +91,6 @@ def chain(tmp_path: Path) -> Iterator[LedgerChain]:
 def clock() -> trio.testing.MockClock:
     """Real time, and jumps."""
     return trio.testing.MockClock(rate=1.0)
-
-
-async def until(clock: trio.testing.MockClock, is_done: Callable[[], bool]) -> None:
-    for _ in range(1_000):
-        if is_done():
-            return
-        await trio.testing.wait_all_tasks_blocked(0.002)
-        clock.jump(0.5)
-    raise AssertionError("it never happened")
 
 
 def task_of(chain: LedgerChain, members: Members) -> RecordsTask:

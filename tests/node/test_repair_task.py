@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from storage.state import SegmentState, decode_state, read_state, segment_key
 from storage.stores.protocols import ShardName
 from storage.stores.units import LevelShardStore
 from tests.node.client.nine import SEATS, MemoryHolder, Nine
+from tests.node.jumps import until
 
 EVERYBODY = tuple(SeatIndex(seat) for seat in range(SEATS))
 
@@ -71,16 +72,6 @@ def nine(tmp_path: Path) -> Nine:
 def clock() -> trio.testing.MockClock:
     """Real time, and jumps."""
     return trio.testing.MockClock(rate=1.0)
-
-
-async def until(clock: trio.testing.MockClock, is_done: Callable[[], bool]) -> None:
-    """Let the tasks work, and time pass when they wait, for at most ten virtual minutes."""
-    for _ in range(6_000):
-        if is_done():
-            return
-        await trio.testing.wait_all_tasks_blocked(0.002)
-        clock.jump(0.1)
-    raise AssertionError("it never happened")
 
 
 @asynccontextmanager

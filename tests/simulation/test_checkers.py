@@ -15,7 +15,7 @@ from consensus.genesis import Genesis
 from consensus.height_state import HeightContext, start_state
 from consensus.identifiers import NO_ROUND, BlockHash, Height, MemberIndex, Round, Signature, StateRoot
 from consensus.proposals import Proposal
-from consensus.turns import all_members
+from consensus.turns import first_turns
 from consensus.votes import Precommit, Prevote, SignedVote, Vote
 from node import message_gate, signer
 from node.block_keeper import BlockKeeper
@@ -227,7 +227,7 @@ def test_evidence_against_a_correct_member_is_caught() -> None:
 def test_an_unbounded_tally_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     genesis, _ = genesis_of(9)
     members = chain_rules(genesis).members
-    state = start_state(HeightContext(height=HEIGHT, budget=members.budget, turns=all_members(members), me=None))
+    state = start_state(HeightContext(height=HEIGHT, budget=members.budget, turns=first_turns(members.budget), me=None))
     check_memory(state, 0, 0)
     monkeypatch.setattr(checkers, "TALLIES_MAX", -1)
     with pytest.raises(InvariantError, match="memory is bounded"):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.identifiers import ColumnIndex, SeatIndex, SegmentId
-from storage.placement import column_seat, column_seats, seat_column
+from storage.identifiers import SeatIndex, SegmentId
+from storage.placement import column_seats, seat_column
 
 NINE = [SeatIndex(i) for i in range(9)]
 THIRTEEN = [SeatIndex(i) for i in range(13)]
@@ -23,7 +23,7 @@ ADMITTED = st.sets(st.integers(0, 63).map(SeatIndex), min_size=1, max_size=20)
 def test_columns_start_where_the_id_says(prefix: int, first: int) -> None:
     segment_id = SegmentId(prefix.to_bytes(8, "big") + b"\xff" * 24)
     assert column_seats(segment_id, NINE) == tuple((j + first) % 9 for j in range(9))
-    assert column_seat(segment_id, ColumnIndex(4), NINE) == (4 + first) % 9
+    assert column_seats(segment_id, NINE)[4] == (4 + first) % 9
 
 
 def test_only_the_first_eight_bytes_rotate() -> None:
@@ -40,7 +40,7 @@ def test_gaps_between_seats_do_not_matter() -> None:
 
 
 def test_parity_is_spread_over_all_nine() -> None:
-    load = Counter(column_seat(segment, ColumnIndex(8), NINE) for segment in SEGMENTS)
+    load = Counter(column_seats(segment, NINE)[8] for segment in SEGMENTS)
     assert set(load) == set(NINE)
     assert all(60 < held < 140 for held in load.values())
 
@@ -73,7 +73,7 @@ def test_seats_and_columns_invert(segment_id: SegmentId, admitted: set[SeatIndex
     assert set(seats) <= admitted
     for column, seat in enumerate(seats):
         assert seat_column(segment_id, seat, admitted) == column
-        assert column_seat(segment_id, ColumnIndex(column), admitted) == seat
+        assert column_seats(segment_id, admitted)[column] == seat
     for seat in admitted - set(seats):
         assert seat_column(segment_id, seat, admitted) is None
 

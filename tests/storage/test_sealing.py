@@ -21,7 +21,6 @@ from storage.sealing import (
     SealingKey,
     SealingSalt,
     SecretKey,
-    covering_frames,
     frame_count,
     plain_bytes_in,
     seal_range,
@@ -91,12 +90,6 @@ def test_an_empty_object_is_one_frame_of_tag() -> None:
 
 def test_a_segment_is_256_frames() -> None:
     assert sealed_bytes(256 * FRAME_PLAIN_BYTES) == SEGMENT_BYTES_MAX
-
-
-def test_covering_frames() -> None:
-    assert covering_frames(0, 1) == range(1)
-    assert covering_frames(FRAME_PLAIN_BYTES - 1, 2) == range(2)
-    assert covering_frames(5 * FRAME_PLAIN_BYTES, FRAME_PLAIN_BYTES) == range(5, 6)
 
 
 def test_ranges_sealed_one_by_one_are_the_whole() -> None:

@@ -60,8 +60,6 @@ def test_scan_stays_inside_its_prefix(database: LevelDatabase) -> None:
     _put(database, (b"a", b"0"), (b"p1", b"1"), (b"p2", b"2"), (b"p\xff", b"3"), (b"q", b"4"))
     assert database.scan(b"p", rows_max=10) == [(b"p1", b"1"), (b"p2", b"2"), (b"p\xff", b"3")]
     assert database.scan(b"p", start=b"p2", rows_max=1) == [(b"p2", b"2")]
-    assert database.last_row(b"p") == (b"p\xff", b"3")
-    assert database.last_row(b"x") is None
 
 
 def test_iterate_crosses_pages(database: LevelDatabase) -> None:

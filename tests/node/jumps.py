@@ -1,0 +1,18 @@
+"""Tasks that pause for seconds or minutes, tested in moments: threads get real time, pauses are jumped over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio.testing
+
+
+async def until(
+    clock: trio.testing.MockClock, is_done: Callable[[], bool], *, jump_s: float = 0.1, within_s: float = 600.0
+) -> None:
+    """Let the tasks work, and time pass when they wait; the clock runs at rate 1, since disks are asked in threads."""
+    end = clock.current_time() + within_s
+    while not is_done():
+        assert clock.current_time() < end, "it never happened"
+        await trio.testing.wait_all_tasks_blocked(0.002)
+        clock.jump(jump_s)
