@@ -16,7 +16,7 @@ Span = Annotated[Milliseconds, Meta(ge=0, le=3_600_000)]
 
 
 class ConsensusParameters(Record):
-    """Agreed times, in milliseconds (CONSENSUS.md, "Timeouts" and "When a block is made")."""
+    """Agreed times, in milliseconds (rules A52, A60, A66)."""
 
     propose_timeout_ms: Span = Milliseconds(500)
     prevote_timeout_ms: Span = Milliseconds(300)

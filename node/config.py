@@ -143,7 +143,7 @@ def load_config(home: Path) -> NodeConfig:
         ConfigurationError: Something is missing, unreadable, or does not fit together; the message says what to do.
     """
     if not home.is_dir():
-        raise ConfigurationError(f"{home} is not a directory: make one with `grandest testnet up` or `operator init`")
+        raise ConfigurationError(f"{home} is not a directory: make one with `grandest testnet make`")
     settings = read_config_file(home / "config.toml")
     genesis = read_genesis(home / "genesis")
     pin = genesis_hash(genesis)

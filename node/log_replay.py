@@ -1,6 +1,6 @@
 """From a log back to where the member was: the state, the blocks it held, and what it had not done yet.
 
-Pure. Replaying the inputs of a height gives the state before the crash (CONSENSUS, "Never sign twice", 3). An effect
+Pure. Replaying the inputs of a height gives the state before the crash (rule D13). An effect
 whose own event stands in the log was carried out; the others are done again, and the signer record sees to it that the
 same statement gets the same signature.
 """

@@ -1,6 +1,6 @@
 """One member's part in the agreement: what feeds the consensus core, in an order that is law, and does what it asks.
 
-Order (CONSENSUS, "Never sign twice"): an event is appended to the log, then applied; before a signature of this seat
+Order (rules D1, D2, A64): an event is appended to the log, then applied; before a signature of this seat
 is released the log is flushed and the signer record is on disk; own messages come back as events after they left.
 
 No clock, thread or socket of its own: consensus_task.py drives it in a node, testnet/simulation under virtual time.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storage.identifiers import SegmentId
 
 PURGE_SECONDS: Final = 5.0
-"""Between rounds: freed shards are gone within a minute (DESIGN section 7), and a round serves many blocks."""
+"""Between rounds: freed shards are gone within a minute (rule S25), and a round serves many blocks."""
 SEGMENTS_PER_ROUND: Final = 1_024
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.blocks import DecidedBlock, header_hash
-from consensus.certificates import check_commit
+from consensus.blocks import DecidedBlock, check_header_commit
 from consensus.encoding import decode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height, MemberIndex
@@ -89,6 +88,6 @@ async def _check_exists(asker: Asker, members: MemberSet, member: MemberIndex, h
     if not isinstance(shown, BlocksResponse) or len(shown.decided) != 1:
         raise RejectionError(RejectionReason.WRONG_HEIGHT, f"has no block {height}")
     decided = decode(shown.decided[0], DecidedBlock, bytes_max=MESSAGE_BYTES_MAX)
-    if (decided.commit.height, decided.commit.block_hash) != (height, header_hash(decided.block.header)):
-        raise RejectionError(RejectionReason.WRONG_CERTIFICATE, f"shows another block than {height}")
-    check_commit(decided.commit, members)
+    if decided.block.header.height != height:
+        raise RejectionError(RejectionReason.WRONG_HEIGHT, f"shows another block than {height}")
+    check_header_commit(decided.block.header, decided.commit, members)

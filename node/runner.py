@@ -18,7 +18,7 @@
 
 SIGKILL is as good an end as any: what must not be lost was flushed before it was promised. A failed flush ends the
 process too, and the log restarts it. A disk without any space left ends everything but the process: it waits for
-space and begins anew, as after a crash, since databases and logs are sound only when opened again (FACTS, LevelDB).
+space and begins anew, as after a crash, since databases and logs are sound only when opened again (rules D21, D22).
 """
 
 from __future__ import annotations

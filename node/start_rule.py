@@ -1,4 +1,4 @@
-"""When a height is started: blocks are made only when there is something to say (CONSENSUS, "When a block is made").
+"""When a height is started: blocks are made only when there is something to say (rule A66).
 
 Reasons: transactions or evidence wait, the last block changed the state root (one block certifies it), the heartbeat
 is due, or others have started already. While there is none no timeout runs. The proposer starts at once; others give a

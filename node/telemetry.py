@@ -59,7 +59,7 @@ def set_up_log(level: LogLevel, log_format: LogFormat) -> None:
 
 @dataclass(slots=True)
 class NodeCounters:
-    """What passed since the start; read by the API."""
+    """What passed since the start."""
 
     blocks_decided: int = 0
     blocks_caught_up: int = 0

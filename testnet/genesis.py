@@ -48,7 +48,7 @@ PORTS_PER_SEAT: Final = 3
 LIBP2P_PORT: Final = 4001
 SHARD_PORT: Final = 4002
 API_PORT: Final = 8080
-"""Where a node listens that has a machine of its own (DESIGN section 10)."""
+"""Where a node listens that has a machine of its own."""
 CONFIGURATION: Final = """# Settings of one node; node/config.py names them all.
 seat = {seat}
 genesis_hash = "{pin}"

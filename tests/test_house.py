@@ -20,13 +20,15 @@ LINES_PER_FUNCTION_MAX = 70
 FORBIDDEN_NAMES = frozenset(
     {"data", "info", "manager", "utils", "helper", "process", "key", "hash", "version", "id", "size"}
 )
-"""Names that say nothing (STYLE 7): say which key, the hash of what."""
+"""Names that say nothing (CONTRIBUTING, How we write): say which key, the hash of what."""
 FORBIDDEN_FILE_NAMES = frozenset({"types.py", "utils.py", "common.py", "helpers.py", "misc.py"})
 FORBIDDEN_WORDS = re.compile(
     r"\b(?:issue\s*#?\d+|pull request #?\d+|TODO|FIXME|XXX|HACK)\b"
     r"|(?<![\w&])#\d{1,4}\b(?!\d|[0-9a-fA-F])|/work/|/tmp/probe|/root/",
     re.IGNORECASE,
 )
+FORBIDDEN_PAGES = re.compile(r"(?<![.\w])(?:DESIGN|FACTS|STYLE|LAYOUT|CONSENSUS)\b(?! =)")
+"""Pages of before the first line, which no reader of this repository has: cite rules and decisions."""
 FORBIDDEN_TEST_CALLS = re.compile(
     r"\btime\.sleep\(|\btrio\.sleep\((?!0\)|math\.inf\))|pytest\.mark\.(?:skip|skipif|xfail)|pytest\.(?:skip|xfail)\("
 )
@@ -119,6 +121,17 @@ def test_nothing_points_outside_or_is_left_for_later() -> None:
         if FORBIDDEN_WORDS.search(line)
     ]
     assert found == []
+
+
+def test_what_is_cited_stands_in_the_house() -> None:
+    outside = [
+        f"{named(path)}:{number} {line.strip()[:80]}"
+        for path in tracked_files()
+        if path.suffix in {".py", ".md"} and path.name != "test_house.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if FORBIDDEN_PAGES.search(line)
+    ]
+    assert outside == []
 
 
 def test_locks_name_no_index_and_hash_every_file() -> None:

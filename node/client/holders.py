@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 2.0
 LAG_SECONDS: Final = 0.5
-"""A holder silent for so long after the others have finished is marked down (DESIGN section 1)."""
+"""A holder silent for so long after the others have finished is marked down (rule S14)."""
 STALL_SECONDS: Final = 5.0
 """Silence of all holders while too few have finished."""
 RETRY_SECONDS_MIN: Final = 0.1

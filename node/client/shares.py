@@ -1,6 +1,6 @@
 """A segment on its way to nine holders: coded, sent, receipted, and coded again when too few are left.
 
-Law (DESIGN sections 1 and 3): k = min(n - u, live - r) at write time, always all columns; every live holder's receipt,
+Law (rules S1, S8, S14): k = min(n - u, live - r) at write time, always all columns; every live holder's receipt,
 never fewer than k + r; a segment id names one coding for ever, so a smaller k is a new id.
 """
 

@@ -1,4 +1,4 @@
-"""The shard channel: bulk between two parties that know each other's certificates (DESIGN section 8).
+"""The shard channel: bulk between two parties that know each other's certificates (rules N20 to N23).
 
 Rules:
 

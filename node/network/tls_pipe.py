@@ -1,6 +1,6 @@
 """TLS 1.3 over a TCP stream with an SSLObject between memory BIOs: frames in, frames out.
 
-Measured at 1.3 to 1.4 times the rate of trio.SSLStream (FACTS): sends of 256 KiB are encrypted at once, and received
+Measured at 1.3 to 1.4 times the rate of trio.SSLStream: sends of 256 KiB are encrypted at once, and received
 bytes are decrypted straight into the frame's own buffer. One task may send while another receives; never two of either.
 
 On the wire, inside TLS: length (4, big-endian) || that many bytes. Deadlines are the caller's.

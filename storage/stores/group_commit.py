@@ -1,7 +1,7 @@
 """Writes of many threads share one flush: whoever comes first writes for all who wait (group commit).
 
 One synced write of 1 MiB costs about as much as one of 64 KiB, so under load the store runs at the rate of large
-batches (FACTS: 326 against 27 MB/s) while each caller still returns only when its own rows are durable.
+batches (measured: 326 against 27 MB/s) while each caller still returns only when its own rows are durable.
 """
 
 from __future__ import annotations

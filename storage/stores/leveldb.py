@@ -1,6 +1,6 @@
 """LevelDB, and the only importer of plyvel: every database of a node is opened, written and read through here.
 
-Promises (measured in FACTS; DESIGN section 9):
+Promises (rules D20 to D25; each defect named was met in LevelDB 1.22):
 
 1. A write that returned with Durability.FLUSHED survives a power cut.
 2. After any failed write the database is closed, and reopened before the next write: a LevelDB that has failed once

@@ -1,12 +1,13 @@
 """Shards on LevelDB: units in one database under a growing counter, their index in another.
 
-Random keys beside units cost 1.7 times the CPU (FACTS), so the database of units knows nothing but its counter:
+Random keys beside units cost 1.7 times the CPU, measured, so the database of units knows nothing but its counter:
 
     units:  counter (8, big-endian)          -> one unit of a shard, 64 bytes to 64 KiB, or a shard's joined leaf hashes
     index:  `s` segment id (32) column (1)   -> ShardRow: tenant, shape, root, where its units and leaf hashes lie
             `u` segment id (32) column (1)   -> PendingRow: not yet seen committed; kept to its expiry height
             `r` counter (8)                  -> count (4): counters in use by shards finished since the last start
-            `d` segment id (32) column (1)   -> GarbageRow: counters of a deleted shard, until they are deleted too
+            `d` counter (8)                  -> GarbageRow: counters of a deleted shard, until they are deleted too;
+                                                named by the counter of its leaf hashes
             `t`                              -> TotalsRow: bytes held, and the counter at the last start
 
 Order of writes: units, flushed, by group commit; then the index, flushed. A crash in between leaves units that nothing

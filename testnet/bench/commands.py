@@ -1,4 +1,4 @@
-"""`grandest bench`: what nine nodes on this machine do, medians of three runs, with what DESIGN asks beside each.
+"""`grandest bench`: what nine nodes on this machine do, medians of three runs, with what is asked beside each.
 
 Every run of a measurement is a fresh client process. Without --home a testnet is made in a temporary folder, and ended
 and removed afterwards.

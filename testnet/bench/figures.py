@@ -1,4 +1,4 @@
-"""What a measurement tells: figures with what DESIGN asks beside them, and what they cost in CPU-seconds.
+"""What a measurement tells: figures with what is asked beside them, and what they cost in CPU-seconds.
 
 CPU comes from /proc and counts everything that the nine nodes and the measuring client used between two moments, so a
 figure is comparable on a machine that is shared with others, where MB/s is not.
@@ -47,7 +47,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: What it is, the same in every run.
         amount: In the unit named.
-        reach: What DESIGN section 11 asks, in the same unit.
+        reach: What is asked for, in the same unit.
         client_cpu_s, nodes_cpu_s: CPU-seconds of the client, of all nodes: per GB of objects where the figure moves
             bytes, else per second of the clock; None where it means nothing.
     """
@@ -62,7 +62,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_reached(self) -> bool:
-        """Say whether the figure is what DESIGN asks."""
+        """Say whether the figure is what is asked for."""
         return self.amount >= self.reach if self.better is Better.HIGHER else self.amount <= self.reach
 
 

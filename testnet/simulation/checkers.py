@@ -1,4 +1,4 @@
-"""What must hold after every step of every world (CONSENSUS, "Invariants"), watched from outside of the nodes.
+"""What must hold after every step of every world, watched from outside of the nodes.
 
 - Agreement: correct members append the same block at each height.
 - Validity: each decided block follows the one before by the rules, and gives the state root of a ledger of our own.
@@ -25,6 +25,7 @@ from consensus.blocks import header_hash
 from consensus.certificates import check_commit, check_polka, signers
 from consensus.chain import check_block, genesis_tip, next_tip
 from consensus.errors import RejectionError
+from consensus.evidence import fault_place
 from consensus.height_state import start_state
 from consensus.proposals import Proposal
 from consensus.vote_keeper import POLKAS_KEPT, ROUNDS_KEPT
@@ -192,8 +193,7 @@ class Watch:
     def check_evidence(self, evidence: Sequence[Evidence]) -> None:
         """Evidence that a correct member believes, or that stands in a block."""
         for proof in evidence:
-            first = proof.first
-            accused = first.vote.member if isinstance(first, SignedVote) else first.proposal.proposer
+            _, accused, _, _ = fault_place(proof)
             if accused not in self._liars:
                 raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"member {accused} by {proof}")
 

@@ -46,6 +46,7 @@ from consensus.events import (
     ValueReady,
     VoteReceived,
 )
+from consensus.evidence import fault_place
 from consensus.identifiers import BlockHash, Height, MemberIndex, Round, Signature
 from consensus.proposals import SignedProposal
 from consensus.quorum import fault_budget
@@ -217,14 +218,13 @@ class Run:
                 self._check_vote(copy, vote)
                 self._say(copy, VoteReceived(signed=SignedVote(vote=vote, signature=UNSIGNED)))
             case BroadcastCertificate(certificate=certificate):
-                self.mail.append((copy, _event_of(certificate)))
+                self.mail.append((copy, event_of(certificate)))
             case ScheduleTimeout(timeout=timeout):
                 self.alarms.append((copy, timeout))
             case Decide(block_hash=block_hash):
                 self._decide(copy, block_hash)
             case ReportEvidence(evidence=evidence):
-                first = evidence.first
-                guilty = first.vote.member if isinstance(first, SignedVote) else first.proposal.proposer
+                _, guilty, _, _ = fault_place(evidence)
                 self._promise("no correct member is accused", kept=guilty < self.scenario.shape.twinned)
             case _:
                 assert_never(effect)
@@ -258,7 +258,8 @@ class Run:
             raise TwinsError(f"broken: {promise}; again: {again}")
 
 
-def _event_of(certificate: Certificate) -> Event:
+def event_of(certificate: Certificate) -> Event:
+    """Return a certificate as the event that it is to who hears it."""
     match certificate:
         case PolkaCertificate():
             return PolkaReceived(certificate=certificate)

@@ -10,7 +10,6 @@ import heapq
 from dataclasses import dataclass, field
 from random import Random
 
-from consensus.certificates import Certificate, CommitCertificate, PolkaCertificate, RoundCertificate
 from consensus.driver import HeightContext, HeightState, apply, own_messages, start_state
 from consensus.effects import (
     AskForValue,
@@ -24,17 +23,16 @@ from consensus.effects import (
 )
 from consensus.errors import RejectionError, RejectionReason
 from consensus.events import (
-    CommitReceived,
     Event,
     HeightStarted,
     PolkaReceived,
     ProposalReceived,
-    RoundReceived,
     TimeoutElapsed,
     Validity,
     ValueReady,
     VoteReceived,
 )
+from consensus.evidence import fault_place
 from consensus.genesis import ConsensusParameters
 from consensus.identifiers import NO_ROUND, BlockHash, Height, MemberIndex, Round, Signature
 from consensus.proposals import Proposal, SignedProposal
@@ -42,6 +40,7 @@ from consensus.quorum import fault_budget
 from consensus.timeouts import rebroadcast_ms, timeout_ms
 from consensus.turns import Turns
 from consensus.votes import Precommit, Prevote, SignedVote, Vote
+from testnet.simulation.twins import event_of
 
 HEIGHT = Height(1)
 UNSIGNED = Signature(bytes(64))
@@ -51,16 +50,6 @@ Place = tuple[str, Round, MemberIndex]
 
 def block_of(member: int, serial: int) -> BlockHash:
     return BlockHash(bytes([member, serial % 256]) * 16)
-
-
-def event_of(certificate: Certificate) -> Event:
-    match certificate:
-        case PolkaCertificate():
-            return PolkaReceived(certificate=certificate)
-        case CommitCertificate():
-            return CommitReceived(certificate=certificate)
-        case RoundCertificate():
-            return RoundReceived(certificate=certificate)
 
 
 @dataclass
@@ -130,8 +119,7 @@ class World:
             case Decide():
                 self.check_agrees(member, effect)
             case ReportEvidence(evidence=evidence):
-                first = evidence.first
-                guilty = first.vote.member if isinstance(first, SignedVote) else first.proposal.proposer
+                _, guilty, _, _ = fault_place(evidence)
                 assert guilty < self.liars, f"seed {self.seed}: {guilty} accused"
 
     def check_signs_once(self, vote: Vote) -> None:

@@ -1,4 +1,4 @@
-"""Which round a member is in, by hand: certificates, skips and fast nil (CONSENSUS, L47, L55)."""
+"""Which round a member is in, by hand: certificates, skips and fast nil (rules A24, A42, A44, A49)."""
 
 from __future__ import annotations
 

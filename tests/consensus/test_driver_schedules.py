@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 def deadline_ms(world: World) -> int:
-    """Five rounds with their timeouts and one repetition (CONSENSUS, invariants), for every dead member in a row."""
+    """Five rounds with their timeouts and one repetition for every dead member in a row."""
     latest = max(world.rounds()) + 5 + fault_budget(world.count).failures
     return sum(rebroadcast_ms(Round(r), PARAMETERS) for r in range(max(world.rounds()), latest + 1)) + rebroadcast_ms(
         Round(latest), PARAMETERS

@@ -80,9 +80,7 @@ def test_every_setting_is_taken(home: Home) -> None:
 
 
 def test_there_has_to_be_a_home(tmp_path: Path) -> None:
-    assert said(tmp_path / "none") == (
-        "HOME is not a directory: make one with `grandest testnet up` or `operator init`"
-    )
+    assert said(tmp_path / "none") == ("HOME is not a directory: make one with `grandest testnet make`")
 
 
 @pytest.mark.parametrize(
