@@ -9,6 +9,7 @@ HOME/
     chain/          blocks, ledger and state tree (LevelDB)
     units/ index/   shards (LevelDB)
     records/        sealed, erasable metadata (LevelDB)
+    scrub           where the rereading of all shards stands (node/scrub_task.py)
     log             what the process wrote when it runs under `testnet up`
     lock            held while the node runs
 
@@ -225,6 +226,21 @@ def locked_home(home: Path) -> Generator[None]:
         raise ConfigurationError(f"{home} is in use by another node: stop it, or name another home") from error
     finally:
         os.close(descriptor)
+
+
+def is_locked(home: Path) -> bool:
+    """Say whether a process runs the node of a home."""
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _storage_part(genesis: Genesis) -> StorageGenesis:

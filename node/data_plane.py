@@ -23,8 +23,10 @@ from node.holder import Holder, HolderIdentity
 from node.network.certificates import key_of_certificate
 from node.network.shard_channel import ShardServer
 from node.own_shards import OwnColumns
+from node.proposal_intake import now_ms
 from node.purge_task import PurgeTask
 from node.repair_task import RepairTask
+from node.scrub_task import ScrubParts, ScrubTask
 from node.submission import Submission
 from storage.identifiers import COLUMNS_MAX, SeatIndex
 from storage.state import freed_key
@@ -167,7 +169,7 @@ class DataPlane:
         await self.server.listen(self._config.listen_host, self._config.shard_port)
 
     async def run(self) -> None:
-        """Serve, repair, complete, purge and compact until cancelled."""
+        """Serve, repair, complete, scrub, purge and compact until cancelled."""
         async with trio.open_nursery() as nursery:
             live_min = self._config.members.budget.quorum - 1
             pool = HolderPool(self._seats, dialler(self._dialled_seats(), self._config.keys.network, nursery), live_min)
@@ -181,12 +183,25 @@ class DataPlane:
                 reader=SegmentReader(pool, self._seats, self._columns),
                 completion=self.completion,
             )
+            scrub = ScrubTask(
+                ScrubParts(
+                    seat=SeatIndex(self._config.seat),
+                    admitted=self._seats,
+                    ledger=self._chain,
+                    store=self._shards,
+                    own=self._own,
+                    announce=self.repair.announce,
+                    home=self._config.home,
+                    now_ms=now_ms,
+                )
+            )
             nursery.start_soon(self.server.serve)
             nursery.start_soon(self._follow_grants)
             nursery.start_soon(pool.run)
             nursery.start_soon(self.repair.run)
             nursery.start_soon(self.completion.run)
             nursery.start_soon(self.purge.run)
+            nursery.start_soon(scrub.run)
             nursery.start_soon(run_compaction, (self._shards, self._records))
 
     async def _submit_own(self, transaction: bytes) -> None:

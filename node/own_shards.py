@@ -50,7 +50,7 @@ class OwnColumns:
         with self._lock:
             if name in self._damaged:
                 return False
-        return self._is_committed(name)
+        return self.is_committed(name)
 
     def replace_shard(self, segment_id: SegmentId, state: SegmentState, column: ColumnIndex, shard: Buffer) -> None:
         """Store a rebuilt shard durably in place of whatever is there."""
@@ -62,7 +62,7 @@ class OwnColumns:
 
     def settle_segments(self, segment_ids: Sequence[SegmentId]) -> None:
         """Note that the chain has committed these segments: their shards count against no limit any more."""
-        self._store.settle([name for name in self._names(segment_ids) if self._is_committed(name)])
+        self._store.settle([name for name in self._names(segment_ids) if self.is_committed(name)])
 
     def delete_segments(self, segment_ids: Sequence[SegmentId]) -> None:
         """Delete all columns of these segments; absent ones are no error."""
@@ -74,7 +74,7 @@ class OwnColumns:
         Uploads that nobody continues go too.
         """
         expired = [shard.name for shard in self._store.uncommitted() if shard.expiry_height < height]
-        live = {name for name in expired if self._is_committed(name)}
+        live = {name for name in expired if self.is_committed(name)}
         if live:
             self._store.settle(sorted(live))
         dead = [name for name in expired if name not in live]
@@ -82,28 +82,34 @@ class OwnColumns:
             self._store.delete_expired(dead[start : start + DELETED_AT_ONCE], height)
         self._store.abandon_open(before_s=time.monotonic() - OPEN_SHARD_S)
 
+    def is_committed(self, name: ShardName) -> bool:
+        """Say whether what is stored under a name is what the chain has committed under it: anybody may upload."""
+        state = self._ledger.segment(name.segment_id)
+        stored = None if state is None else self._store.describe(name)
+        return state is not None and stored is not None and stored.is_committed_as(state)
+
+    def delete_dead(self, names: Sequence[ShardName]) -> int:
+        """Delete those of the shards that the chain does not know and no receipt may still bring; return how many."""
+        # The store first: what was finished, receipted and committed since waits here or is on chain there.
+        waiting = {shard.name for shard in self._store.uncommitted()}
+        dead = [name for name in names if name not in waiting and not self.is_committed(name)]
+        self._delete(dead)
+        return len(dead)
+
     def sweep_dead(self) -> None:
         """Delete the shards of segments that were freed while this process was down; at the start, once caught up."""
         waiting = {shard.name for shard in self._store.uncommitted()}
         dead: list[ShardName] = []
         committed: list[ShardName] = []
         for name in self._store.names():
-            is_live = self._is_committed(name)
+            is_live = self.is_committed(name)
             if is_live and name in waiting:
                 committed.append(name)
             elif not is_live and name not in waiting:
                 dead.append(name)
         if committed:
             self._store.settle(committed)
-        # Shards may have been finished, receipted and committed since: look once more, the store first.
-        waiting = {shard.name for shard in self._store.uncommitted()}
-        self._delete([name for name in dead if name not in waiting and not self._is_committed(name)])
-
-    def _is_committed(self, name: ShardName) -> bool:
-        """Say whether what is stored under a name is what the chain has committed under it: anybody may upload."""
-        state = self._ledger.segment(name.segment_id)
-        stored = None if state is None else self._store.describe(name)
-        return state is not None and stored is not None and stored.is_committed_as(state)
+        self.delete_dead(dead)
 
     def _names(self, segment_ids: Iterable[SegmentId]) -> list[ShardName]:
         return [

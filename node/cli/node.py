@@ -1,27 +1,40 @@
-"""`grandest node run`: one operator's node in the foreground."""
+"""`grandest node`: one operator's node in the foreground, and what its operator asks of it while it runs."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+import time
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode
-from node.cli.parser import Commands, existing_directory, new_command
+from node.cli.output import Json, Measure, Progress, bytes_text, print_json, print_line
+from node.cli.parser import Commands, add_json_option, existing_directory, new_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from storage.scrubbing import ScrubState
+
+POLL_S: Final = 0.2
+REBUILT_S: Final = 60.0
+"""How long `scrub --now` waits for damaged shards to be rebuilt; repair goes on without it."""
+
 
 def add_commands(commands: Commands) -> None:
-    """Mount `node run`."""
+    """Mount `node run` and `node scrub`."""
     parser = new_command(commands, "node", "one operator's node")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     run = new_command(actions, "run", "run the node of a home directory until it is stopped (Ctrl-C, SIGTERM)")
-    run.add_argument(
-        "--home", required=True, type=existing_directory, metavar="DIR", help="holds config.toml, genesis and keys/"
-    )
+    _add_home(run)
     run.set_defaults(run=run_node)
+    scrub = new_command(
+        actions, "scrub", "say what rereading all shards has found; exit 1 while damage waits for repair"
+    )
+    _add_home(scrub)
+    scrub.add_argument("--now", action="store_true", help="have the running node reread everything now, and wait")
+    add_json_option(scrub)
+    scrub.set_defaults(run=run_scrub)
 
 
 def run_node(arguments: Namespace) -> int:
@@ -31,3 +44,93 @@ def run_node(arguments: Namespace) -> int:
     start: Callable[[Path], None] = run
     start(arguments.home)
     return ExitCode.DONE
+
+
+def run_scrub(arguments: Namespace) -> int:
+    """Print where the scrub stands, after a whole pass if one is asked for."""
+    home: Path = arguments.home
+    state = _scrub_now(home) if arguments.now else _read_scrub(home)
+    if arguments.json:
+        print_json(_scrub_json(state))
+    else:
+        _print_scrub(state)
+    return ExitCode.FAILED if state.suspects else ExitCode.DONE
+
+
+def _add_home(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--home", required=True, type=existing_directory, metavar="DIR", help="holds config.toml, genesis and keys/"
+    )
+
+
+def _scrub_now(home: Path) -> ScrubState:
+    """Ask for a pass and return the state after it, when what it found is rebuilt or REBUILT_S later."""
+    from node.config import is_locked
+    from node.errors import ConfigurationError
+    from node.scrub_task import REQUEST_FILE
+
+    asked_ms = time.time_ns() // 1_000_000
+    (home / REQUEST_FILE).touch(mode=0o600)
+    with Progress("reread", _read_scrub(home).held_bytes, Measure.BYTES) as progress:
+        shown, deadline = 0, 0.0
+        while is_locked(home):
+            state = _read_scrub(home)
+            if state.last is not None and state.last.begun_ms >= asked_ms:
+                deadline = deadline or time.monotonic() + REBUILT_S
+                if not state.suspects or time.monotonic() > deadline:
+                    return state
+            elif state.begun_ms >= asked_ms:
+                progress.advance(state.counts.shard_bytes - shown)
+                shown = state.counts.shard_bytes
+            time.sleep(POLL_S)
+    (home / REQUEST_FILE).unlink(missing_ok=True)
+    raise ConfigurationError(f"no node runs in {home}: start it, then ask again")
+
+
+def _read_scrub(home: Path) -> ScrubState:
+    from node.scrub_task import STATE_FILE
+    from storage.scrubbing import NEVER_SCRUBBED, decode_scrub
+
+    try:
+        return decode_scrub((home / STATE_FILE).read_bytes())
+    except FileNotFoundError:
+        return NEVER_SCRUBBED
+
+
+def _scrub_json(state: ScrubState) -> Json:
+    last = state.last
+    return {
+        "passes": state.passes,
+        "running": state.is_running,
+        "begun_ms": state.begun_ms,
+        "shard_bytes": state.counts.shard_bytes,
+        "waiting_for_repair": [f"{suspect.segment_id.hex()}/{suspect.column}" for suspect in state.suspects],
+        "last": None
+        if last is None
+        else {
+            "begun_ms": last.begun_ms,
+            "ended_ms": last.ended_ms,
+            "shards": last.counts.shards,
+            "shard_bytes": last.counts.shard_bytes,
+            "damaged": last.counts.damaged,
+            "missing": last.counts.missing,
+            "dead": last.counts.dead,
+            "orphans": last.counts.orphans,
+        },
+    }
+
+
+def _print_scrub(state: ScrubState) -> None:
+    last = state.last
+    if last is None:
+        print_line("no pass has ended yet")
+    else:
+        counts = last.counts
+        seconds = (last.ended_ms - last.begun_ms) / 1000
+        print_line(f"passes     {state.passes}; the last took {seconds:.1f} s")
+        print_line(f"reread     {counts.shards} shards, {bytes_text(counts.shard_bytes)}: every leaf and its index")
+        print_line(f"damaged    {counts.damaged}, of which {len(state.suspects)} wait for repair")
+        print_line(f"missing    {counts.missing}: repair has been told")
+        print_line(f"deleted    {counts.dead} shards that the chain does not know, {counts.orphans} orphaned rows")
+    if state.is_running:
+        print_line(f"running    {bytes_text(state.counts.shard_bytes)} reread so far")

@@ -155,12 +155,20 @@ class LevelDatabase:
             rows = database.iterator(start=start or prefix, stop=prefix_stop(prefix), verify_checksums=True)
             return _take(rows, rows_max)
 
-    def iterate(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Yield every row with the prefix, in order, page by page; rows written meanwhile may or may not appear."""
-        start = prefix
-        while rows := self.scan(prefix, start=start, rows_max=ITERATE_ROWS):
+    def store_keys(self, start: bytes, stop: bytes, rows_max: int) -> list[bytes]:
+        """Return up to rows_max store keys from `start` (inclusive) to `stop` (exclusive), in order."""
+        with self._reading() as database:
+            return [row[0] for row in _take(database.iterator(start=start, stop=stop), rows_max)]
+
+    def iterate(self, prefix: bytes = b"", *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every row with the prefix, in order, page by page, from `start` (inclusive).
+
+        Rows written meanwhile may or may not appear.
+        """
+        position = start or prefix
+        while rows := self.scan(prefix, start=position, rows_max=ITERATE_ROWS):
             yield from rows
-            start = rows[-1][0] + b"\0"
+            position = rows[-1][0] + b"\0"
 
     def last_store_key(self) -> bytes | None:
         """Return the greatest store key of all, without checking its block; None when there is no row."""

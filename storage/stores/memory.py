@@ -145,9 +145,18 @@ class MemoryShardStore:
         waiting = {shard.name for shard in self.uncommitted() if shard.expiry_height < height}
         self.delete([name for name in names if name in waiting])
 
-    def names(self) -> Iterator[ShardName]:
-        """Yield every finished shard, in order."""
-        yield from sorted(name for name, shard in self._shards.items() if shard.root is not None)
+    def names(self, *, after: ShardName | None = None) -> Iterator[ShardName]:
+        """Yield finished shards, in order, behind `after`."""
+        finished = (name for name, shard in self._shards.items() if shard.root is not None)
+        yield from sorted(name for name in finished if after is None or name > after)
+
+    def verify(self, name: ShardName) -> None:
+        """Check every byte of a shard; see ShardStore."""
+        self.read_leaves(name, 0, len(self._finished(name).leaves))
+
+    def drop_orphans(self) -> int:
+        """Return 0: nothing lies here without its shard."""
+        return 0
 
     def bytes_held(self) -> int:
         """Return the bytes of all finished shards."""

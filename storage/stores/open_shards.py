@@ -84,6 +84,10 @@ class OpenShard:
         known = [*self.leaves[:first_leaf], *piece.leaves, *self.leaves[first_leaf + len(piece.leaves) :]]
         return tuple(leaf for leaf in known if leaf is not None)
 
+    def known_counters(self) -> list[int]:
+        """Return where its durable units and leaf hashes lie."""
+        return [counter for counter in (*self.counters, self.leaves_counter) if counter is not None]
+
     def complete_leaves(self) -> tuple[bytes, ...]:
         """Return all leaf hashes of a shard that misses nothing."""
         complete = tuple(leaf for leaf in self.leaves if leaf is not None)

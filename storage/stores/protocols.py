@@ -167,8 +167,16 @@ class ShardStore(Protocol):
         """Forget those of these shards that are uncommitted and expire below a height now; a receipt may prolong."""
         ...
 
-    def names(self) -> Iterator[ShardName]:
-        """Yield every finished shard, in order."""
+    def names(self, *, after: ShardName | None = None) -> Iterator[ShardName]:
+        """Yield finished shards, in order, behind `after`."""
+        ...
+
+    def verify(self, name: ShardName) -> None:
+        """Reread a finished shard from the disk and check every byte of it; raises as read_leaves()."""
+        ...
+
+    def drop_orphans(self) -> int:
+        """Delete stored bytes that no shard refers to, such as a refused write may leave; return how many rows."""
         ...
 
     def bytes_held(self) -> int:

@@ -63,6 +63,14 @@ class ShardReader:
             buffers.append(self._read_unit(name, found, unit, range(start, stop)))
         return tuple(buffers)
 
+    def verify(self, name: ShardName) -> None:
+        """Reread a shard's leaf hashes and every leaf, whatever is cached; raises as read_leaves()."""
+        self.forget(name)
+        found = self.find(name)
+        for unit in range(len(found.counters)):
+            leaves = min(LEAVES_PER_UNIT, len(found.leaves) - unit * LEAVES_PER_UNIT)
+            self._read_unit(name, found, unit, range(leaves))
+
     def forget(self, name: ShardName) -> None:
         """Drop what is cached of a shard."""
         with self._lock:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
@@ -27,6 +28,8 @@ from consensus.errors import RejectionError, RejectionReason
 from storage.errors import ShardCorruptError, StoreDamagedError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import root_of
+from storage.stores.counters import CounterBook, orphans
+from storage.stores.dropped_units import DroppedUnits
 from storage.stores.group_commit import GroupCommit
 from storage.stores.leveldb import DamageRule, Durability, LevelDatabase, LevelOptions, WriteBatch, WritePurpose
 from storage.stores.open_shards import OpenShard, Piece, TenantCharges, cut_piece
@@ -46,7 +49,6 @@ from storage.stores.shard_rows import (
     all_runs,
     counter_key,
     counters_of,
-    merged_ranges,
     put_shard_row,
     read_row,
     runs_of,
@@ -66,9 +68,7 @@ UNCOMMITTED_BYTES_MAX: Final = 1 << 30
 """Per tenant; the genesis may say otherwise."""
 RESTORE_UNITS: Final = 16
 """Written at once when a rebuilt shard is put back: 1 MiB."""
-COMPACTED_RANGES_MAX: Final = 16
-"""Each costs two compactions of the files it touches; living units between them are rewritten too."""
-DELETED_RUNS_MAX: Final = 65_536
+ORPHANS_AT_ONCE: Final = 4_096
 SWEPT_COUNTERS_MAX: Final = 10_000_000
 """Units a start looks for after a crash: 600 GiB; more means a damaged counter, and is left to the disk."""
 
@@ -108,12 +108,11 @@ class LevelShardStore:
         self._pending: dict[ShardName, _Pending] = {}
         self._charges = TenantCharges(uncommitted_bytes_max)
         self._reader = ShardReader(self._units, self._index)
-        self._deleted: list[UnitRun] = []
-        """Deleted since the last compact(), whose bytes may still be on the disk."""
+        self._dropped = DroppedUnits(self._units)
         self._index_lock = threading.Lock()
         """Held by whoever changes the index or drops an open shard: what finish() puts there is still whole then."""
         self._totals = TotalsRow(bytes_held=0, swept_counter=0)
-        self._next_counter = 0
+        self._counters = CounterBook()
         self._start()
 
     def put_units(self, name: ShardName, tenant: TenantId, shape: SegmentShape, offset: int, units: Buffer) -> None:
@@ -127,19 +126,21 @@ class LevelShardStore:
             shard = self._opened(name, tenant, shape)
             shard.check(piece)
             all_leaves = shard.all_leaves_with(piece)
-            first_counter = self._reserve(len(piece.units) + 1)
+            first_counter = self._counters.reserve(len(piece.units) + 1)
         batch = _piece_batch(piece, first_counter)
         leaves_counter = first_counter + len(piece.units)
         if all_leaves is not None:
             batch.put(counter_key(leaves_counter), b"".join(all_leaves))
-        self._commit.write(batch)
         try:
+            self._commit.write(batch)
             with self._lock:
                 unneeded = self._place(name, shard, piece, first_counter, leaves_counter if all_leaves else None)
         except RejectionError:  # another piece came first while this one was written
-            self._drop_units(range(first_counter, leaves_counter + 1))
+            self._dropped.drop(range(first_counter, leaves_counter + 1))
             raise
-        self._drop_units(unneeded)
+        finally:
+            self._counters.release(first_counter)
+        self._dropped.drop(unneeded)
 
     def finish(self, names: Sequence[ShardName], expiry_height: Height) -> tuple[StoredShard | None, ...]:
         """Put complete shards into the index, durably; see ShardStore."""
@@ -190,9 +191,17 @@ class LevelShardStore:
         whole = cut_piece(shape, 0, shard)
         if len(whole.leaves) != shape.leaves or root_of(whole.leaves) != root:
             raise ShardCorruptError(f"{memoryview(shard).nbytes} bytes are not the shard under {root.hex()[:16]}")
+        first_counter = self._counters.reserve(len(whole.units) + 1)
+        try:
+            self._restore(name, tenant, shape, whole, first_counter)
+        finally:
+            self._counters.release(first_counter)
+
+    def _restore(
+        self, name: ShardName, tenant: TenantId, shape: SegmentShape, whole: Piece, first_counter: int
+    ) -> None:
+        """Write a rebuilt shard under counters of its own, then put it into the index."""
         count = len(whole.units)
-        with self._lock:
-            first_counter = self._reserve(count + 1)
         for start in range(0, count, RESTORE_UNITS):
             units = whole.units[start : start + RESTORE_UNITS]
             self._commit.write(_piece_batch(Piece(start, units, ()), first_counter + start))
@@ -203,7 +212,7 @@ class LevelShardStore:
             tenant=tenant,
             k=shape.k,
             segment_bytes=shape.segment_bytes,
-            root=root,
+            root=root_of(whole.leaves),
             runs=(UnitRun(first_counter=first_counter, count=count),),
             leaves_counter=first_counter + count,
         )
@@ -258,10 +267,27 @@ class LevelShardStore:
                 pending = {name: self._pending[name] for name in names if name in self._pending}
             self._delete_finished([name for name, found in pending.items() if found.expiry_height < height])
 
-    def names(self) -> Iterator[ShardName]:
-        """Yield every finished shard, in order."""
-        for store_key, _ in self._index.iterate(SHARD_ROWS):
+    def names(self, *, after: ShardName | None = None) -> Iterator[ShardName]:
+        """Yield finished shards, in order, behind `after`."""
+        start = None if after is None else shard_key(SHARD_ROWS, after) + b"\0"
+        for store_key, _ in self._index.iterate(SHARD_ROWS, start=start):
             yield shard_name(store_key)
+
+    def verify(self, name: ShardName) -> None:
+        """Reread all of a shard; see ShardStore."""
+        self._reader.verify(name)
+
+    def drop_orphans(self) -> int:
+        """Delete rows that nothing refers to; see ShardStore."""
+        with self._lock:
+            view = self._counters.view()
+            arriving = [shard.known_counters() for shard in self._open.values()]
+        dropped = 0
+        found = orphans(self._units, self._index, view, tuple(chain.from_iterable(arriving)))
+        while batch := list(islice(found, ORPHANS_AT_ONCE)):
+            self._dropped.drop(batch)
+            dropped += len(batch)
+        return dropped
 
     def bytes_held(self) -> int:
         """Return the bytes of all finished shards."""
@@ -274,19 +300,7 @@ class LevelShardStore:
 
     def compact(self) -> None:
         """Give the space of deleted shards back to the disk; takes as long as rewriting the live units near them."""
-        with self._lock:
-            deleted, self._deleted = self._deleted, []
-        ranges = merged_ranges(deleted, COMPACTED_RANGES_MAX)
-        try:
-            while ranges:
-                first, last = ranges[-1]
-                self._units.purge(counter_key(first), counter_key(last))
-                ranges.pop()
-        finally:
-            with self._lock:  # what the disk refused waits for the next time
-                self._deleted += [
-                    run for run in deleted if any(first <= run.first_counter <= last for first, last in ranges)
-                ]
+        self._dropped.compact()
 
     def close(self) -> None:
         """Release the directory."""
@@ -323,7 +337,7 @@ class LevelShardStore:
         ]
         ends = [first + count for first, count in used]
         after_last = 0 if last_key is None else int.from_bytes(last_key, "big") + 1
-        self._next_counter = max(self._totals.swept_counter, after_last, *ends, 0)
+        self._counters.start_at(max(self._totals.swept_counter, after_last, *ends, 0))
         self._sweep(used)
         for store_key, encoded in self._index.iterate(PENDING_ROWS):
             self._load_pending(shard_name(store_key), read_row(encoded, PendingRow))
@@ -332,16 +346,16 @@ class LevelShardStore:
         """Delete the units, written since the last start, of shards that were never finished."""
         orphans: list[int] = []
         position = self._totals.swept_counter
-        for first, count in (*sorted(used), (self._next_counter, 0)):
+        for first, count in (*sorted(used), (self._counters.end, 0)):
             if first - position > SWEPT_COUNTERS_MAX:
                 break
             orphans.extend(range(position, first))
             position = max(position, first + count)
-        self._drop_units(orphans)
+        self._dropped.drop(orphans)
         batch = WriteBatch()
         for first, _ in used:
             batch.delete(USED_ROWS + counter_key(first))
-        self._totals = TotalsRow(bytes_held=self._totals.bytes_held, swept_counter=self._next_counter)
+        self._totals = TotalsRow(bytes_held=self._totals.bytes_held, swept_counter=self._counters.end)
         self._write_index(batch, added_bytes=0, purpose=WritePurpose.CONSENSUS)
 
     def _load_pending(self, name: ShardName, pending: PendingRow) -> None:
@@ -374,11 +388,6 @@ class LevelShardStore:
             unneeded.append(leaves_counter)
         return unneeded
 
-    def _reserve(self, count: int) -> int:
-        """Return the first of `count` new counters. The caller holds the lock."""
-        first, self._next_counter = self._next_counter, self._next_counter + count
-        return first
-
     def _write_missing_leaves(self, names: Iterable[ShardName]) -> None:
         """Write the leaf hashes of complete shards whose last pieces crossed each other."""
         batch = WriteBatch()
@@ -387,13 +396,14 @@ class LevelShardStore:
             for name in dict.fromkeys(names):
                 shard = self._open.get(name)
                 if shard is not None and shard.missing_count == 0 and shard.leaves_counter is None:
-                    counter = self._reserve(1)
+                    counter = self._counters.reserve(1)
                     batch.put(counter_key(counter), b"".join(shard.complete_leaves()))
                     placed.append((shard, counter))
         if placed:
             self._commit.write(batch)
         for shard, counter in placed:
             shard.leaves_counter = counter
+            self._counters.release(counter)
 
     def _complete_row(self, name: ShardName) -> ShardRow | None:
         with self._lock:
@@ -435,8 +445,7 @@ class LevelShardStore:
             if shard is None:
                 return
             self._charges.remove(shard.tenant, shard.shape)
-        counters = [counter for counter in (*shard.counters, shard.leaves_counter) if counter is not None]
-        self._drop_units(counters)
+        self._dropped.drop(shard.known_counters())
 
     def _forget(self, name: ShardName) -> None:
         """Drop what memory knows of a shard whose row is gone."""
@@ -453,23 +462,11 @@ class LevelShardStore:
         """Delete the units of deleted shards, then the rows that remember to."""
         if not garbage:
             return
-        self._drop_units([counter for runs in garbage for counter in counters_of(runs)], Durability.FLUSHED)
+        self._dropped.drop([counter for runs in garbage for counter in counters_of(runs)], Durability.FLUSHED)
         batch = WriteBatch()
         for runs in garbage:
             batch.delete(GARBAGE_ROWS + counter_key(runs[-1].first_counter))
         self._index.write(batch, durability=Durability.BUFFERED)
-
-    def _drop_units(self, counters: Sequence[int], durability: Durability = Durability.BUFFERED) -> None:
-        if not counters:
-            return
-        batch = WriteBatch()
-        for counter in counters:
-            batch.delete(counter_key(counter))
-        self._units.write(batch, durability=durability)
-        with self._lock:
-            self._deleted.extend(runs_of(sorted(counters)))
-            if len(self._deleted) > DELETED_RUNS_MAX:
-                del self._deleted[:-DELETED_RUNS_MAX]  # LevelDB's own compactions get to the others in time
 
 
 def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:
