@@ -115,7 +115,7 @@ def test_a_shard_that_is_receipted_during_the_sweep_is_kept(is_committed: bool) 
     class Late(MemoryShardStore):
         """Lists what was finished after the iteration began, as a scan in pages does."""
 
-        def names(self) -> Iterator[ShardName]:
+        def names(self, *, after: ShardName | None = None) -> Iterator[ShardName]:
             yield name(1)
             yield name(2)
 

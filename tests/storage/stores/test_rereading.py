@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,9 +62,9 @@ def write_row(store: LevelShardStore, counter: int, value: bytes | None) -> None
     store._units.write(batch)
 
 
-@pytest.mark.parametrize("make", [lambda _: MemoryShardStore(), LevelShardStore], ids=["memory", "level"])
-def test_names_go_on_behind_any_place(make: Callable[[Path], ShardStore], tmp_path: Path) -> None:
-    opened = make(tmp_path)
+@pytest.mark.parametrize("kind", ["memory", "level"])
+def test_names_go_on_behind_any_place(kind: str, tmp_path: Path) -> None:
+    opened: ShardStore = MemoryShardStore() if kind == "memory" else LevelShardStore(tmp_path)
     keep(opened, *(name(number) for number in (5, 1, 3)))
     assert list(opened.names()) == [name(1), name(3), name(5)]
     assert list(opened.names(after=name(1))) == [name(3), name(5)]
