@@ -169,6 +169,12 @@ def test_every_cited_rule_exists() -> None:
     assert sorted((rule, path) for rule, path in cited if rule not in defined) == []
 
 
+def test_the_map_names_what_is_there() -> None:
+    named_there = set(re.findall(r"`(?:[a-z_]+/)*([a-z_]+\.py)`", (HOUSE / "docs" / "ARCHITECTURE.md").read_text()))
+    assert len(named_there) > 80
+    assert sorted(named_there - {path.name for path in sources(*ROOMS)}) == []
+
+
 def test_every_relative_link_of_the_pages_leads_somewhere() -> None:
     broken = [
         f"{named(page)}: {target}"
