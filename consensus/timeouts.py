@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def timeout_ms(kind: TimeoutKind, round_: Round, parameters: ConsensusParameters) -> Milliseconds:
     """Return T(round) for one kind of timeout."""
-    return _grown_ms(_base_ms(kind, parameters), round_, parameters)
+    grown_ms = _base_ms(kind, parameters) + parameters.timeout_delta_ms * round_
+    return Milliseconds(min(grown_ms, parameters.timeout_max_ms))
 
 
 def rebroadcast_ms(round_: Round, parameters: ConsensusParameters) -> Milliseconds:
@@ -28,10 +29,6 @@ def rebroadcast_ms(round_: Round, parameters: ConsensusParameters) -> Millisecon
 def clock_drift_ms(round_: Round, parameters: ConsensusParameters) -> Milliseconds:
     """Return how far a fresh block's time may stand from the member's clock: drift + T(round) (rule A52)."""
     return Milliseconds(parameters.clock_drift_ms + timeout_ms(TimeoutKind.PROPOSE, round_, parameters))
-
-
-def _grown_ms(base_ms: Milliseconds, round_: Round, parameters: ConsensusParameters) -> Milliseconds:
-    return Milliseconds(min(base_ms + parameters.timeout_delta_ms * round_, parameters.timeout_max_ms))
 
 
 def _base_ms(kind: TimeoutKind, parameters: ConsensusParameters) -> Milliseconds:

@@ -75,7 +75,7 @@ from storage.transactions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from consensus.blocks import Block
     from consensus.evidence import Evidence
@@ -247,6 +247,7 @@ def _state_change(
 ) -> StateChange:
     live = [s for s in events.segments if overlay.value(segment_key(s)) is not None]
     freed = [s for s in events.segments if overlay.value(segment_key(s)) is None]
+    records = events.is_record_live.items()
     return StateChange(
         height=height,
         values=overlay.changes,
@@ -255,13 +256,9 @@ def _state_change(
         outcomes=outcomes,
         committed_segments=tuple(s for s in live if overlay.below.value(segment_key(s)) is None),
         freed_segments=tuple(freed),
-        added_records=_addresses(events.is_record_live.items(), True),  # noqa: FBT003
-        erased_records=_addresses(events.is_record_live.items(), False),  # noqa: FBT003
+        added_records=tuple(address for address, is_live in records if is_live),
+        erased_records=tuple(address for address, is_live in records if not is_live),
     )
-
-
-def _addresses(rows: Iterable[tuple[RecordAddress, bool]], wanted: bool) -> tuple[RecordAddress, ...]:  # noqa: FBT001
-    return tuple(address for address, is_live in rows if is_live is wanted)
 
 
 def _run(context: LedgerContext, overlay: StateOverlay, moment: Moment, encoded: bytes, events: _Events) -> Outcome:

@@ -178,7 +178,8 @@ class HttpChain:
         while len(found) < len(names):
             question = msgspec.json.encode({"tenant": self._tenant.hex(), "names": names[len(found) :]})
             answered = (await self._post("/v1/entries/find", question, _FoundEntriesAnswer)).entries
-            self._require(0 < len(answered) <= len(names) - len(found), "/v1/entries/find")
+            if not 0 < len(answered) <= len(names) - len(found):
+                raise self._other_number("/v1/entries/find")
             found += answered
         return tuple(None if entry is None else _entry_of(entry) for entry in found)
 
@@ -198,7 +199,8 @@ class HttpChain:
         """Return segments, None where there is none."""
         question = msgspec.json.encode({"segment_ids": [segment_id.hex() for segment_id in segment_ids]})
         found = (await self._post("/v1/segments/find", question, _FoundSegmentsAnswer)).segments
-        self._require(len(found) == len(segment_ids), "/v1/segments/find")
+        if len(found) != len(segment_ids):
+            raise self._other_number("/v1/segments/find")
         return tuple(None if segment is None else _segment_of(segment) for segment in found)
 
     async def proof(self, state_key: bytes) -> bytes:
@@ -237,9 +239,8 @@ class HttpChain:
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise PeerUnreachableError(f"{self._nodes[0]}{path} answered something else: {error}") from error
 
-    def _require(self, is_right: bool, path: str) -> None:  # noqa: FBT001 (a condition, as of an assertion)
-        if not is_right:
-            raise PeerUnreachableError(f"{self._nodes[0]}{path} answered another number than was asked for")
+    def _other_number(self, path: str) -> PeerUnreachableError:
+        return PeerUnreachableError(f"{self._nodes[0]}{path} answered another number than was asked for")
 
     async def _ask(self, method: str, path: str, body: bytes | None, seconds: float = ANSWER_SECONDS) -> httpx.Response:
         """Ask one node after the other, the one that answered last first.
