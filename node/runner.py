@@ -38,7 +38,7 @@ from consensus.messages import CommitMessage, encode_message
 from consensus.signing import check_signature
 from node.admission import Admission
 from node.api.application import ApiParts, build_application
-from node.api.server import check_port_is_free, serve_api
+from node.api.server import serve_api
 from node.catch_up_task import CatchUpServer, run_catch_up
 from node.clock_check import check_clock_after, check_clock_with
 from node.config import NodeConfig, load_config, locked_home
@@ -49,6 +49,7 @@ from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
 from node.nurseries import first_expected
+from node.ports import check_port_is_free
 from node.proposal_intake import now_ms
 from node.records_task import RecordsTask
 from node.rejoin import rejoin
@@ -205,7 +206,7 @@ class Node:
         """Run every task until cancelled or until one fails."""
         from node.network.host import open_network  # noqa: PLC0415 (half a second, needed only by a running node)
 
-        check_port_is_free(self.config.api_host, self.config.api_port)
+        check_port_is_free("API", self.config.api_host, self.config.api_port)
         await self.data_plane.listen()
         handlers = ShellHandlers(
             links=self.links,

@@ -121,6 +121,13 @@ def start_seat(cluster: Cluster, seat: SeatIndex) -> OwnedProcess:
     return start_process(command, home / "pid", cluster.log_file(seat))
 
 
+def start_all(cluster: Cluster, on_progress: Callable[[int], None] = lambda _voting: None) -> tuple[SeatState, ...]:
+    """Start every seat and wait until all vote; raises as start_seat() and wait_for_seats()."""
+    for seat in cluster.all_seats():
+        start_seat(cluster, seat)
+    return wait_for_seats(cluster, cluster.all_seats(), votes, on_progress)
+
+
 def kill_seat(cluster: Cluster, seat: SeatIndex) -> bool:
     """End a seat's node with SIGKILL; False when it was not running."""
     running = process_of(cluster, seat)

@@ -122,12 +122,9 @@ def _run_cluster(cluster: Cluster, stay: Stay) -> int:
 
 
 def _bring_up(cluster: Cluster) -> None:
-    from testnet.cluster import start_seat, votes, wait_for_seats
+    from testnet.cluster import start_all
 
-    seats = cluster.all_seats()
-    for seat in seats:
-        start_seat(cluster, seat)
-    with Progress("nodes voting", len(seats)) as progress:
+    with Progress("nodes voting", len(cluster.all_seats())) as progress:
         ready_before = 0
 
         def show(ready: int) -> None:
@@ -135,7 +132,7 @@ def _bring_up(cluster: Cluster) -> None:
             progress.advance(ready - ready_before)
             ready_before = ready
 
-        wait_for_seats(cluster, seats, votes, show)
+        start_all(cluster, show)
 
 
 def _print_what_to_try(home: Path) -> None:

@@ -78,13 +78,11 @@ def _empty(home: Path) -> None:
 
 def _bring_up(cluster: Cluster) -> float:
     from node.errors import NodeError
-    from testnet.cluster import start_seat, votes, wait_for_seats
+    from testnet.cluster import start_all
 
     note("- nine nodes start")
     began = time.monotonic()
-    for seat in cluster.all_seats():
-        start_seat(cluster, seat)
-    states = wait_for_seats(cluster, cluster.all_seats(), votes)
+    states = start_all(cluster)
     seconds = time.monotonic() - began
     heights = {state.status.height for state in states if state.status is not None}
     note(f"  all nine vote after {seconds:.1f} s, at height {', '.join(map(str, sorted(heights)))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -10,7 +9,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from node.api.application import HEAD_BYTES_MAX, WAIT_S_MAX
-from node.errors import ConfigurationError
+from node.ports import check_port_is_free
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -27,7 +26,7 @@ async def serve_api(application: Starlette, host: str, port: int) -> None:
     Raises:
         ConfigurationError: The port is in use or the address is not ours.
     """
-    check_port_is_free(host, port)
+    check_port_is_free("API", host, port)
     config = Config()
     config.bind = [f"{host}:{port}"]
     config.accesslog = None
@@ -41,13 +40,3 @@ async def serve_api(application: Starlette, host: str, port: int) -> None:
     config.graceful_timeout = 0.5
     config.shutdown_timeout = 1.0
     await serve(application, config, shutdown_trigger=trio.sleep_forever, mode="asgi")
-
-
-def check_port_is_free(host: str, port: int) -> None:
-    """Raise ConfigurationError if nobody can listen there."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(f"API port {host}:{port} cannot be used: {error.strerror}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from node.cli.parser import Commands, add_json_option, new_command, node_address
 from node.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     import httpx
 
@@ -142,34 +143,24 @@ def _addresses(arguments: Namespace) -> tuple[str, ...]:
     return read_client_home(arguments.home / "client").nodes
 
 
-class _open_node:  # noqa: N801 (used as a function)
-    """The first node that answers, and the height it is at."""
+@contextmanager
+def _open_node(addresses: tuple[str, ...]) -> Generator[tuple[httpx.Client, int]]:
+    """Give the first node that answers, and the height it is at."""
+    import httpx
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
-        self._addresses = addresses
-        self._http: httpx.Client | None = None
+    from node.errors import PeerUnreachableError
 
-    def __enter__(self) -> tuple[httpx.Client, int]:
-        import httpx
-
-        from node.errors import PeerUnreachableError
-
-        reason = "no address"
-        for address in self._addresses:
-            http = httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False)
+    reason = "no address"
+    for address in addresses:
+        with httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as http:
             try:
-                height = http.get("/v1/status").raise_for_status().json()["height"]
-            except (httpx.HTTPError, ValueError, KeyError) as error:
-                http.close()
+                height = int(http.get("/v1/status").raise_for_status().json()["height"])
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 reason = f"{address}: {error}"
                 continue
-            self._http = http
-            return http, int(height)
-        raise PeerUnreachableError(f"no node answers ({reason}); start one or name another with --node")
-
-    def __exit__(self, *_: object) -> None:
-        if self._http is not None:
-            self._http.close()
+            yield http, height
+            return
+    raise PeerUnreachableError(f"no node answers ({reason}); start one or name another with --node")
 
 
 def _fetch(http: httpx.Client, path: str) -> bytes:

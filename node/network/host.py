@@ -22,7 +22,8 @@ from node.network.catch_up import CATCH_UP_PROTOCOL, request, serve_request
 from node.network.gossip import build_gossip, deliver_topic, install_validators, publish, run_gossip
 from node.network.peers import Drop, Membership, NetworkCounters, Topic
 from node.network.streams import CONSENSUS_PROTOCOL, Link, LinkContext, OutboundQueue, keep_link, send, serve_inbound
-from node.network.swarm import build_host, check_port_is_free, listen_multiaddr, reset_stream
+from node.network.swarm import build_host, listen_multiaddr, reset_stream
+from node.ports import check_port_is_free
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -200,7 +201,7 @@ async def open_network(settings: NetworkSettings, handlers: NetworkHandlers) -> 
     Raises:
         ConfigurationError: The port is taken or the address is not ours.
     """
-    check_port_is_free(settings.listen_host, settings.listen_port)
+    check_port_is_free("libp2p", settings.listen_host, settings.listen_port)
     async with trio.open_nursery() as nursery:
         network = Network(settings, handlers, nursery)
         ready = trio.Event()

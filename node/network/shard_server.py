@@ -84,7 +84,9 @@ class ShardServer:
         try:
             self._listeners = list(await trio.open_tcp_listeners(port, host=host))
         except OSError as error:
-            raise ConfigurationError(f"shard channel cannot listen on {host}:{port}: {error}") from error
+            raise ConfigurationError(
+                f"shard port {host}:{port} cannot be used ({error.strerror}): choose another, or stop who has it"
+            ) from error
         return int(self._listeners[0].socket.getsockname()[1])
 
     async def serve(self) -> None:

@@ -20,10 +20,8 @@ Rules
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
-import socket
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +45,7 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from node.errors import ConfigurationError, PeerUnreachableError
+from node.errors import PeerUnreachableError
 from node.network.peers import Membership, NetworkCounters, NetworkSettings, peer_id_of
 from node.network.quick_yamux import QuickYamux
 
@@ -289,24 +287,6 @@ def listen_multiaddr(host: str, port: int) -> Multiaddr:
     except ValueError:
         family = "dns"
     return Multiaddr(f"/{family}/{host}/tcp/{port}")
-
-
-def check_port_is_free(host: str, port: int) -> None:
-    """Refuse to share a port: the library listens with SO_REUSEPORT, where two nodes would split the connections.
-
-    Raises:
-        ConfigurationError: Somebody else listens there, or the address is not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            code = errno.errorcode.get(error.errno or 0, "unknown")
-            raise ConfigurationError(
-                f"cannot listen on {host} port {port} ({code}): choose another libp2p port, or stop who has it"
-            ) from error
 
 
 def _place(membership: Membership, peer: PublicKey) -> tuple[str, int]:

@@ -57,7 +57,7 @@ def run_bench(arguments: Namespace) -> int:
 
 
 def _measure_own(names: Sequence[str], runs: int) -> tuple[Figure, ...]:
-    from testnet.cluster import open_cluster, start_seat, stop_all, votes, wait_for_seats
+    from testnet.cluster import open_cluster, start_all, stop_all
     from testnet.genesis import make_testnet
 
     folder = Path(tempfile.mkdtemp(prefix="grandest-bench-"))
@@ -66,9 +66,7 @@ def _measure_own(names: Sequence[str], runs: int) -> tuple[Figure, ...]:
     cluster = open_cluster(home)
     try:
         note("- nine nodes start")
-        for seat in cluster.all_seats():
-            start_seat(cluster, seat)
-        wait_for_seats(cluster, cluster.all_seats(), votes)
+        start_all(cluster)
         figures = _measure(home, names, runs)
     finally:
         stop_all(cluster)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import sys
+import signal
 import time
 from argparse import ArgumentTypeError
 from collections import Counter
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from node.cli import ExitCode
+from node.cli import ExitCode, UsageError
 from node.cli.output import Progress, note, print_json, print_line
 from node.cli.parser import add_json_option, new_command
 
@@ -117,7 +117,8 @@ class Summary:
 
 def _run_all(settings: Settings, seeds: range, jobs: int, ends_at: float | None) -> Summary:
     summary = Summary()
-    with multiprocessing.Pool(jobs) as pool, Progress("worlds", len(seeds)) as progress:
+    ignoring = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
+    with multiprocessing.Pool(jobs, signal.signal, ignoring) as pool, Progress("worlds", len(seeds)) as progress:
         for outcome in pool.imap_unordered(partial(run_seed, settings), seeds):
             summary.add(outcome)
             progress.advance(1)
@@ -179,8 +180,7 @@ def _settings(arguments: Namespace) -> Settings:
     names: list[str] = [] if named == "none" else named.split(",")
     unknown = [name for name in names if name not in {*FaultKind, "all"}]
     if unknown:
-        note(f"grandest: no such fault: {', '.join(unknown)}; there are {', '.join(FaultKind)}")
-        sys.exit(ExitCode.USAGE)
+        raise UsageError(f"no such fault: {', '.join(unknown)}; there are {', '.join(FaultKind)}")
     kinds = ALL_KINDS if "all" in names else frozenset(FaultKind(name) for name in names)
     return Settings(
         seats=arguments.seats,
@@ -192,11 +192,13 @@ def _settings(arguments: Namespace) -> Settings:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError(f"{text} is not positive")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)
 
 
 def _items(text: str) -> tuple[int, ...]:
-    return () if text == "none" else tuple(int(word) for word in text.split(","))
+    words = [] if text == "none" else text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise ArgumentTypeError(f"{text!r} is neither whole numbers with commas between them nor none")
+    return tuple(map(int, words))

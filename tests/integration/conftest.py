@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testnet.cluster import Cluster, open_cluster, start_seat, stop_all, votes, wait_for_seats
+from testnet.cluster import Cluster, open_cluster, start_all, stop_all
 from testnet.genesis import make_testnet
 
 
@@ -18,9 +18,7 @@ def running_testnet(home: Path) -> Generator[Cluster]:
     make_testnet(home)
     cluster = open_cluster(home)
     try:
-        for seat in cluster.all_seats():
-            start_seat(cluster, seat)
-        wait_for_seats(cluster, cluster.all_seats(), votes)
+        start_all(cluster)
         yield cluster
     finally:
         stop_all(cluster)

@@ -42,6 +42,9 @@ def run_main(words: list[str]) -> int:
         (["ls"], ExitCode.USAGE, "give either --home DIR of a testnet, or --node URL and --keys DIR"),
         (["put", "-", "/key", "--home", "/nowhere"], ExitCode.USAGE, "an object is named BUCKET/KEY"),
         (["ls", "--node", "127.0.0.1:80", "--keys", "/k"], ExitCode.USAGE, "'127.0.0.1:80' is no address of a node"),
+        (["simulate", "--seeds", "many"], ExitCode.USAGE, "argument --seeds: 'many' is no positive whole number"),
+        (["simulate", "--only", "1,x"], ExitCode.USAGE, "'1,x' is neither whole numbers with commas"),
+        (["simulate", "--faults", "rain"], ExitCode.USAGE, "no such fault: rain; there are loss,"),
         (["audit", "replay", "/nowhere", "--genesis-hash", "ab"], ExitCode.USAGE, "--genesis-hash takes 64 hex digits"),
     ],
 )

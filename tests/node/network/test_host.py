@@ -93,7 +93,10 @@ async def test_a_full_queue_drops_the_oldest_and_counts_them() -> None:
 async def test_a_port_in_use_is_said_plainly() -> None:
     place = town(2)
     async with place.run(0):
-        with pytest.raises(ConfigurationError, match=r"port \d+ \(EADDRINUSE\): choose another"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"libp2p port 127\.0\.0\.1:\d+ cannot be used .*: choose another",
+        ):
             async with open_network(place.settings(0), Recorder()):
                 pytest.fail("two nodes share a port")
 

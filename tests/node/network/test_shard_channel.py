@@ -306,7 +306,7 @@ async def test_connections_of_one_peer_are_bounded() -> None:
 
 async def test_a_port_in_use_is_said_plainly() -> None:
     async with open_site() as site:
-        with pytest.raises(ConfigurationError, match=f"listen on 127.0.0.1:{site.port}"):
+        with pytest.raises(ConfigurationError, match=f"shard port 127.0.0.1:{site.port} cannot be used"):
             await ShardServer(SEAT, Echo()).listen(HOST, site.port)
 
 
