@@ -22,7 +22,7 @@ from node.network.shard_messages import (
     encode_frame,
     refusal_of,
 )
-from node.network.tls_pipe import TlsPipe
+from node.network.tls_pipe import FrameCutOffError, TlsPipe
 from storage.errors import FatalStoreError, StorageError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class ShardServer:
 
     async def _connected(self, stream: trio.SocketStream) -> None:
         """Serve one connection; nothing that a peer does may raise from here."""
-        if self._context is None or len(self._connections) >= CONNECTIONS_MAX:
+        if self._context is None or not self._has_room():
             await trio.aclose_forcefully(stream)
             return
         pipe = TlsPipe(stream, self._context, server_side=ssl.Purpose.CLIENT_AUTH)
@@ -107,14 +107,32 @@ class ShardServer:
                 self._admit(scope, peer)
                 await _Answering(pipe, peer, self.handler).run()
             except RejectionError as error:
-                self.refused[error.reason] += 1
-                LOGGER.info("shard channel: refused %s", error)
+                self._note_refusal(scope, error.reason, error.detail)
+            except FrameCutOffError as error:
+                self._note_refusal(scope, RejectionReason.MALFORMED, str(error))
             except PeerUnreachableError as error:
                 LOGGER.debug("shard channel: %s", error)
             finally:
-                del self._connections[scope]
+                self._connections.pop(scope, None)
                 with trio.CancelScope(shield=True):
                     await pipe.aclose()
+
+    def _has_room(self) -> bool:
+        """Say whether one more may connect; the oldest that has shown no certificate yet gives way to it."""
+        if len(self._connections) < CONNECTIONS_MAX:
+            return True
+        oldest = next((scope for scope, peer in self._connections.items() if peer is None), None)
+        if oldest is None:
+            return False
+        del self._connections[oldest]
+        oldest.cancel()
+        return True
+
+    def _note_refusal(self, scope: trio.CancelScope, reason: RejectionReason, detail: str) -> None:
+        peer = self._connections.get(scope)
+        name = "a stranger" if peer is None else f"peer {peer.hex()[:16]}"
+        self.refused[reason] += 1
+        LOGGER.info("shard channel: refused %s: %s: %s", name, reason, detail)
 
     async def _identify(self, pipe: TlsPipe) -> PublicKey:
         with deadline(HANDSHAKE_S, "handshake"):

@@ -27,6 +27,10 @@ RECEIVE_BYTES: Final = 256 * 1024
 LENGTH_BYTES: Final = 4
 
 
+class FrameCutOffError(PeerUnreachableError):
+    """The peer ended the connection inside a frame: it died, or it never meant to send the rest."""
+
+
 class TlsPipe:
     """One connection, either side."""
 
@@ -84,6 +88,7 @@ class TlsPipe:
 
         Raises:
             RejectionError: OVERSIZED, before a byte of the frame is read.
+            FrameCutOffError: It ended inside the length.
             PeerUnreachableError: The connection broke.
         """
         prefix = bytearray(LENGTH_BYTES)
@@ -91,7 +96,7 @@ class TlsPipe:
         if received == 0:
             return None
         if received < LENGTH_BYTES:
-            raise PeerUnreachableError("connection ended inside a length")
+            raise FrameCutOffError("connection ended inside a length")
         length = int.from_bytes(prefix, "big")
         if length > bytes_max:
             raise RejectionError(RejectionReason.OVERSIZED, f"frame of {length} bytes, at most {bytes_max}")
@@ -101,12 +106,13 @@ class TlsPipe:
         """Return the next `length` bytes.
 
         Raises:
-            PeerUnreachableError: The connection broke or ended before.
+            FrameCutOffError: The connection ended before.
+            PeerUnreachableError: It broke.
         """
         frame = memoryview(bytearray(length))
         received = await self._receive_into(frame)
         if received < length:
-            raise PeerUnreachableError(f"connection ended after {received} of {length} bytes")
+            raise FrameCutOffError(f"connection ended after {received} of {length} bytes")
         return frame
 
     async def aclose(self) -> None:

@@ -26,14 +26,13 @@ from consensus.messages import BlocksRequest, StatusMessage, VoteMessage, encode
 from consensus.signing import SigningKey
 from consensus.votes import Precommit, SignedVote
 from node.cli.output import note
-from node.client import TooFewHoldersError
+from node.client import TooFewHoldersError, read_client_home
 from node.client.shard_links import dialler
 from node.errors import PeerUnreachableError
 from node.keys import load_keys
 from node.network.catch_up import CATCH_UP_PROTOCOL
-from node.network.frames import encode_frame
 from node.network.gossip import GOSSIP_PROTOCOL
-from node.network.peers import FRAME_BYTES_MAX, Membership, NetworkSeed, PeerAddress, Topic, peer_id_of
+from node.network.peers import Membership, NetworkSeed, PeerAddress, Topic, peer_id_of
 from node.network.streams import CONSENSUS_PROTOCOL
 from node.nurseries import open_plain_nursery
 from storage.identifiers import SeatIndex
@@ -51,6 +50,7 @@ from testnet.cluster import (
     wait_for_seats,
 )
 from testnet.genesis import make_testnet
+from tests.integration.bad_frames import bad_frames, bad_shard_frames, refused_on_the_shard_channel
 from tests.integration.clocks import shifted_clock
 from tests.integration.rough import (
     Signatures,
@@ -231,19 +231,6 @@ def anonymous_bytes(cluster: Cluster, seat: SeatIndex) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.split("\n") if line.startswith("RssAnon"))
 
 
-def bad_frames(choice: random.Random, valid: bytes, forged: bytes) -> list[tuple[bytes, str]]:
-    """Return one stream's bytes of every kind that a rule refuses, and the reason."""
-    assert valid[0] == 0x91, "an array of one"
-    return [
-        (encode_frame(choice.randbytes(choice.randint(1, 60_000))), "malformed"),
-        ((FRAME_BYTES_MAX + 1).to_bytes(4, "big") + bytes(1_000), "oversized"),
-        (encode_frame(valid)[:-1], "malformed"),
-        (encode_frame(b"\xdc\x00\x01" + valid[1:]), "not_canonical"),
-        (encode_frame(valid + b"\x00"), "malformed"),
-        (encode_frame(forged), "bad_signature"),
-    ]
-
-
 async def test_bad_messages_are_refused_by_reason_and_cost_no_memory(nine: Cluster) -> None:
     """Seat 8's own key, in other hands."""
     target, liar = SeatIndex(0), SeatIndex(8)
@@ -320,6 +307,38 @@ async def test_a_stranger_is_refused_on_both_channels(nine: Cluster) -> None:
         with pytest.raises((PeerUnreachableError, RejectionError)):
             # Of its refusal a TLS 1.3 client learns at its first read.
             await (await dialler(nine.seats, SigningKey(b"s" * 32), nursery)(SeatIndex(1))).read_records(())
+    assert all(votes(state) for state in cluster_states(nine))
+
+
+async def test_a_flood_on_the_shard_channel_is_refused_by_reason_and_costs_no_memory(nine: Cluster) -> None:
+    """By the demo tenant's own granted key, and by a key that nobody has granted."""
+    target, choice = SeatIndex(7), random.Random(7)
+    granted, stranger = read_client_home(nine.home / "client").signing_key, SigningKey(b"s" * 32)
+    member, sent = f"peer {granted.public.hex()[:16]}", dict[tuple[str, str], int]()
+    log_start = nine.log_file(target).stat().st_size
+
+    async def flood(count: int) -> None:
+        for number in range(count):
+            kinds = bad_shard_frames(choice)
+            wire, reason = kinds[number % len(kinds)]
+            for name, key, said in ((member, granted, reason), ("a stranger", stranger, "not_a_member")):
+                await refused_on_the_shard_channel(nine.seats[target], key, wire)
+                sent[name, said] = sent.get((name, said), 0) + 1
+
+    await flood(2 * len(bad_shard_frames(choice)))
+    before = anonymous_bytes(nine, target)
+    await flood(BAD_FRAMES)
+    growth = anonymous_bytes(nine, target) - before
+    idle = [await trio.open_tcp_stream(nine.seats[target].host, nine.seats[target].shard_port) for _ in range(300)]
+    async with client_of(nine) as client:
+        assert await put(client, "beside-a-flood", LOADED_BYTES) == 9
+    for stream in idle:
+        await trio.aclose_forcefully(stream)
+    log = nine.log_file(target).read_bytes()[log_start:].decode()
+    for (name, reason), count in sent.items():
+        assert log.count(f"shard channel: refused {name}: {reason}") >= count, (name, reason)
+    note(f"\n{sum(sent.values())} refusals on the shard channel: anonymous memory grew by {growth / 1024:.0f} KiB")
+    assert growth < GROWTH_BYTES_MAX
     assert all(votes(state) for state in cluster_states(nine))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import trio.testing
 from consensus.errors import RejectionError, RejectionReason
 from consensus.signing import SigningKey
 from node.errors import ConfigurationError, PeerUnreachableError
-from node.network import shard_channel
+from node.network import shard_channel, shard_server
 from node.network.certificates import client_context, make_certificate, server_context
 from node.network.shard_channel import ShardServer, open_shard_client
 from node.network.shard_messages import (
@@ -257,6 +258,35 @@ async def test_oversized_truncated_and_malformed_frames_end_the_connection() -> 
         assert site.handler.asked == []
         assert site.server.refused[RejectionReason.OVERSIZED] == 1
         assert site.server.refused[RejectionReason.MALFORMED] == 3
+
+
+async def test_a_frame_that_is_cut_off_is_refused_by_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_site() as site:
+        for begun in (b"\0\0", (1_000).to_bytes(4, "big") + b"x" * 999):
+            pipe = await site.dial_raw(MEMBER)
+            pipe._encrypt(memoryview(begun))
+            await pipe._flush()
+            await pipe._stream.send_eof()
+            assert await pipe.receive_length(bytes_max=100) is None
+            await pipe.aclose()
+        assert site.handler.asked == []
+        assert site.server.refused[RejectionReason.MALFORMED] == 2
+    assert f"refused peer {MEMBER.public.hex()[:16]}: malformed: connection ended after 999 of 1000" in caplog.text
+
+
+async def test_strangers_who_only_connect_keep_no_member_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_server, "CONNECTIONS_MAX", 3)
+    async with open_site() as site:
+        served = await site.dial(GRANTED)
+        await served.ask_held([SEGMENT])
+        idle = [await trio.open_tcp_stream(HOST, site.port) for _ in range(4)]
+        client = await site.dial(MEMBER)
+        await client.ask_held([SEGMENT])
+        await served.ask_held([SEGMENT])
+        assert await idle[0].receive_some(1) == b"", "the oldest gave way"
+        for stream in idle:
+            await trio.aclose_forcefully(stream)
 
 
 async def test_an_answer_nobody_asked_for_ends_the_connection() -> None:
