@@ -23,11 +23,14 @@ CLOSED_SECONDS_MAX = 10.0
 LENGTH_BYTES = 4
 
 
-def bad_frames(choice: random.Random, valid: bytes, forged: bytes) -> list[tuple[bytes, str]]:
-    """Return one libp2p stream's bytes of every kind that a rule refuses, and the reason."""
+def bad_frames(choice: random.Random, valid: bytes, forged: bytes, bytes_max: int) -> list[tuple[bytes, str]]:
+    """Return one libp2p stream's bytes of every kind that a rule refuses, and the reason.
+
+    The first is as long as the protocol allows, so that a node which keeps what it refuses is seen to grow.
+    """
     assert valid[0] == 0x91, "an array of one"
     return [
-        (encode_frame(choice.randbytes(choice.randint(1, 60_000))), "malformed"),
+        (encode_frame(b"\xc1" + choice.randbytes(bytes_max - 1)), "malformed"),
         ((FRAME_BYTES_MAX + 1).to_bytes(4, "big") + bytes(1_000), "oversized"),
         (encode_frame(valid)[:-1], "malformed"),
         (encode_frame(b"\xdc\x00\x01" + valid[1:]), "not_canonical"),
@@ -45,12 +48,15 @@ def _header_of(message: Message) -> bytes:
 
 
 def bad_shard_frames(choice: random.Random) -> list[tuple[bytes, str]]:
-    """Return one shard connection's bytes, inside TLS, of every kind that a rule refuses, and the reason."""
+    """Return one shard connection's bytes, inside TLS, of every kind that a rule refuses, and the reason.
+
+    The first is as long as any, so that a node which keeps what it refuses is seen to grow.
+    """
     header = _header_of(Message(AskHeld(segment_ids=(SegmentId(choice.randbytes(32)),))))
     assert header[0] == 0x91, "an array of one"
     longest = shard_messages.FRAME_BYTES_MAX
     return [
-        (_shard_frame(b"\xc1" + choice.randbytes(choice.randint(1, 60_000))), "malformed"),
+        (_shard_frame(b"\xc1" + header, bulk=choice.randbytes(shard_messages.BULK_BYTES_MAX)), "malformed"),
         ((longest + 1).to_bytes(4, "big") + bytes(1_000), "oversized"),
         (_shard_frame(bytes(shard_messages.HEADER_BYTES_MAX + 1)), "oversized"),
         (_shard_frame(header)[:-1], "malformed"),

@@ -22,7 +22,14 @@ from libp2p.utils.varint import encode_varint_prefixed
 
 from consensus.errors import RejectionError
 from consensus.identifiers import Height, MemberIndex, Round, Signature
-from consensus.messages import BlocksRequest, StatusMessage, VoteMessage, encode_message, encode_request
+from consensus.messages import (
+    REQUEST_BYTES_MAX,
+    BlocksRequest,
+    StatusMessage,
+    VoteMessage,
+    encode_message,
+    encode_request,
+)
 from consensus.signing import SigningKey
 from consensus.votes import Precommit, SignedVote
 from node.cli.output import note
@@ -32,7 +39,7 @@ from node.errors import PeerUnreachableError
 from node.keys import load_keys
 from node.network.catch_up import CATCH_UP_PROTOCOL
 from node.network.gossip import GOSSIP_PROTOCOL
-from node.network.peers import Membership, NetworkSeed, PeerAddress, Topic, peer_id_of
+from node.network.peers import FRAME_BYTES_MAX, Membership, NetworkSeed, PeerAddress, Topic, peer_id_of
 from node.network.streams import CONSENSUS_PROTOCOL
 from node.nurseries import open_plain_nursery
 from storage.identifiers import SeatIndex
@@ -247,8 +254,9 @@ async def test_bad_messages_are_refused_by_reason_and_cost_no_memory(nine: Clust
         height = Height(heights(nine)[target] + 1)
         vote = Precommit(height=height, round=Round(0), block_hash=None, member=MemberIndex(liar))
         forged = encode_message(VoteMessage(signed=SignedVote(vote=vote, signature=Signature(bytes(64)))))
-        kinds = [(CONSENSUS_PROTOCOL, *kind) for kind in bad_frames(choice, status, forged)]
-        catch_up = [kind for kind in bad_frames(choice, request, forged) if kind[1] != "bad_signature"]
+        kinds = [(CONSENSUS_PROTOCOL, *kind) for kind in bad_frames(choice, status, forged, FRAME_BYTES_MAX)]
+        asked = bad_frames(choice, request, forged, REQUEST_BYTES_MAX)
+        catch_up = [kind for kind in asked if kind[1] != "bad_signature"]
         return kinds + [(CATCH_UP_PROTOCOL, *kind) for kind in catch_up]
 
     kinds = all_kinds()
@@ -327,7 +335,7 @@ async def test_a_flood_on_the_shard_channel_is_refused_by_reason_and_costs_no_me
 
     await flood(2 * len(bad_shard_frames(choice)))
     before = anonymous_bytes(nine, target)
-    await flood(BAD_FRAMES)
+    await flood(4 * BAD_FRAMES)
     growth = anonymous_bytes(nine, target) - before
     idle = [await trio.open_tcp_stream(nine.seats[target].host, nine.seats[target].shard_port) for _ in range(300)]
     async with client_of(nine) as client:
