@@ -201,10 +201,15 @@ def check_block(
 def check_fresh(header: Header, tip: ChainTip, rules: ChainRules, round_: Round, now_ms: Milliseconds) -> None:
     """Verify that a proposal without a valid round brings the proposer's own block of now (rule A52).
 
+    A parent ahead of this clock, decided while too many clocks were wrong, is followed 1 ms later: time stands still
+    until the clocks have caught up, the chain does not.
+
     Raises:
         RejectionError: WRONG_PROPOSER, or WRONG_TIME more than drift + T(round) away from this member's clock.
     """
     _check_turn(header, tip.turns, round_)
+    if header.time_ms == tip.time_ms + 1 and tip.time_ms >= now_ms:
+        return
     drift_ms = clock_drift_ms(round_, rules.parameters)
     apart_ms = abs(header.time_ms - now_ms)
     if apart_ms > drift_ms:

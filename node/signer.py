@@ -1,16 +1,16 @@
 """The record that prevents signing twice: nothing leaves with this seat's vote signature but through here.
 
-File HOME/signer; integers big-endian: 8 bytes "GRANDSIG", then entries of 4 payload bytes n, 4 CRC32C of those four
-bytes and the payload, n payload: the canonical `SignerEntry` or `SignerFloor`. Append-only; rewritten (new file,
-fsync, rename) when it passes COMPACT_BYTES.
+File HOME/signer: 8 bytes "GRANDSIG", then entries as in entry_file.py, the head being the payload's length alone, the
+payload the canonical `SignerEntry` or `SignerFloor`. Append-only; rewritten (new file, fsync, rename) when it passes
+COMPACT_BYTES.
 
 Rules
 - D2. An entry is on disk (fdatasync) before its signature is returned.
 - D3. The same bytes again give the same signature, from the record.
 - D4. Anything else at or below the last (height, round, step), or at or below the floor, is refused.
 - D5. The record is missing while keys exist: the seat rejoins (node/rejoin.py), which writes a floor.
-- D10. A torn last entry (the file ends inside of it, or it ends in zeros) was never released: it is cut off.
-- D11. Any other damage stops the node, also where it only looks like an end: whoever forgets a signature may
+- D10. A torn last entry was never released: it is cut off.
+- D11. Any other damage stops the node, a signature that is not this seat's included: whoever forgets a signature may
   contradict it.
 """
 
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Final, assert_never
 
-import google_crc32c
 from msgspec import Meta
 
 from consensus.encoding import Record, decode, encode
@@ -32,6 +31,7 @@ from consensus.identifiers import HEIGHT, ROUND, SIGNATURE, GenesisHash, Height,
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
 from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_bytes
 from node.disk import LOCAL_DISK, write_error
+from node.entry_file import ENTRY_END, DamagedEntryError, EntryReader, frame_entry
 from node.errors import ConfigurationError, DiskFullError, NodeError, WriteAheadLogError
 
 if TYPE_CHECKING:
@@ -40,16 +40,15 @@ if TYPE_CHECKING:
 
     from consensus.signing import SignatureMaker
     from node.disk import Disk, DiskFile
+    from node.entry_file import FoundEntry
 
 LOGGER = logging.getLogger(__name__)
 
 MAGIC: Final = b"GRANDSIG"
-HEAD: Final = struct.Struct(">II")
+HEAD: Final = struct.Struct(">I")
 ENTRY_BYTES_MAX: Final = 1_024
 COMPACT_BYTES: Final = 256 * 1024
 """About a thousand signatures; only those of the last height are kept."""
-TORN_ZEROS: Final = 8
-"""So many zeros at an entry's end were never written: a signature ends in them once in 2**64."""
 RECORD_NAME: Final = "signer"
 
 
@@ -258,51 +257,61 @@ class Signer:
             raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}") from error
         if not encoded.startswith(MAGIC):
             raise self._damaged(0)
-        offset = len(MAGIC)
-        while (taken := self._read_line(encoded, offset)) is not None:
-            entry, end = taken
-            match entry:
-                case SignerEntry():
-                    self._check_order(entry, offset)
-                    self._remember(entry)
-                case SignerFloor(height=height):
-                    self._floor = height
-                case _:
-                    assert_never(entry)
-            offset = end
+        reader, offset = EntryReader(encoded, HEAD, ENTRY_BYTES_MAX), len(MAGIC)
+        while (found := self._read_entry(reader, offset)) is not None:
+            self._take(self._decode(found.payload, offset), offset)
+            offset = found.end
+            if offset == found.content_end:
+                self._mend(self._file, offset)
+                offset += len(ENTRY_END)
+                break
         if offset < len(encoded):
             LOGGER.warning("signer record: a torn entry of %d bytes is cut off", len(encoded) - offset)
             self._file.cut(offset)
         self._byte_count = offset
 
+    def _take(self, entry: SignerEntry | SignerFloor, offset: int) -> None:
+        match entry:
+            case SignerEntry():
+                self._check_order(entry, offset)
+                self._remember(entry)
+            case SignerFloor(height=height):
+                self._floor = height
+            case _:
+                assert_never(entry)
+
+    def _mend(self, file: DiskFile, offset: int) -> None:
+        """Write the end of the last entry again; what is released from here is durable before."""
+        try:
+            file.write(ENTRY_END, offset)
+            file.flush()
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
     def _check_order(self, entry: SignerEntry, offset: int) -> None:
         last = self.last
         if last is not None and Position(height=entry.height, round=entry.round, step=entry.step) <= last:
             raise self._damaged(offset)
+        if self._signing_key.sign(entry.message) != entry.signature:
+            raise self._foreign()
 
-    def _read_line(self, encoded: bytes, offset: int) -> tuple[SignerEntry | SignerFloor, int] | None:
-        start = offset + HEAD.size
-        if start > len(encoded):
-            return None
-        payload_bytes, checksum = HEAD.unpack_from(encoded, offset)
-        end = start + payload_bytes
-        if payload_bytes > ENTRY_BYTES_MAX:
-            raise self._damaged(offset)
-        if end > len(encoded):
-            is_torn = not _hides_an_entry(encoded[offset:])
-        elif checksum != _checksum(encoded[start:end]):
-            is_torn = not any(encoded[max(offset, end - TORN_ZEROS) :])
-        else:
-            return self._decode(encoded[start:end], offset), end
-        if is_torn:
-            return None
-        raise self._damaged(offset)
+    def _read_entry(self, reader: EntryReader, offset: int) -> FoundEntry | None:
+        try:
+            return reader.read(offset)
+        except DamagedEntryError as error:
+            raise self._damaged(offset) from error
 
     def _decode(self, payload: bytes, offset: int) -> SignerEntry | SignerFloor:
         try:
             return decode(payload, _Line, bytes_max=ENTRY_BYTES_MAX).entry
         except RejectionError as error:
             raise self._damaged(offset) from error
+
+    def _foreign(self) -> WriteAheadLogError:
+        return WriteAheadLogError(
+            f"{self._path} holds signatures of another key: it is another seat's; move it and wal/log away and start"
+            " again; the node then rejoins as after a fire (docs/operating.md, Damaged log or signer record)"
+        )
 
     def _damaged(self, offset: int) -> WriteAheadLogError:
         return WriteAheadLogError(
@@ -327,21 +336,4 @@ def position_of(signed: Vote | Proposal) -> Position:
 
 def _line(entry: SignerEntry | SignerFloor) -> bytes:
     payload = encode(_Line(entry=entry))
-    return HEAD.pack(len(payload), _checksum(payload)) + payload
-
-
-def _checksum(payload: bytes) -> int:
-    checksum: int = google_crc32c.value(len(payload).to_bytes(4, "big") + payload)
-    return checksum
-
-
-def _hides_an_entry(rest: bytes) -> bool:
-    """Say whether what looks like a torn entry is whole, or whole ones follow: then its length was damaged later."""
-    if HEAD.unpack_from(rest)[1] == _checksum(rest[HEAD.size :]):
-        return True
-    for offset in range(1, len(rest) - HEAD.size):
-        payload_bytes, checksum = HEAD.unpack_from(rest, offset)
-        payload = rest[offset + HEAD.size : offset + HEAD.size + payload_bytes]
-        if 0 < payload_bytes == len(payload) and checksum == _checksum(payload):
-            return True
-    return False
+    return frame_entry(HEAD.pack(len(payload)), payload)

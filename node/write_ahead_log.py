@@ -3,8 +3,7 @@
 File HOME/wal/log; integers big-endian:
 
     head      8 bytes "GRANDWAL", 32 genesis hash, 8 height, 4 CRC32C of the 48 bytes before
-    entry     4 payload bytes n, 8 sequence (from 0), 1 kind, 4 CRC32C of those 13 bytes,
-              n payload, 4 CRC32C of the payload
+    entry     as in entry_file.py, its head: 4 payload bytes, 8 sequence (from 0), 1 kind
 
 Kinds: 1 an event of the core (consensus/events.py); 2 a proposed block, so that a restarted node still holds what it
 locked. Blocks name off-chain records by address only, and a new height truncates the file: an erased record survives
@@ -12,8 +11,7 @@ nowhere in it.
 
 Rules
 - D1. append() buffers; flush() makes everything appended durable. The caller flushes before its signature leaves.
-- D10. A last entry that the file ends inside of, or that ends in zeros up to the file's end, was never flushed: it is
-  cut off with a warning.
+- D10. A last entry that was torn was never flushed: it is cut off with a warning.
 - D11. Any other damage raises WriteAheadLogError: the node must not guess what it has already said.
 - D12. A log of a height that is decided already is history and is dropped.
 """
@@ -26,8 +24,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-import google_crc32c
-
 from consensus.blocks import Block
 from consensus.encoding import Record, decode, encode
 from consensus.errors import RejectionError
@@ -35,25 +31,22 @@ from consensus.events import Event
 from consensus.identifiers import GenesisHash, Height
 from consensus.messages import MESSAGE_BYTES_MAX
 from node.disk import LOCAL_DISK, write_error
+from node.entry_file import CRC, ENTRY_END, DamagedEntryError, EntryReader, checksum, frame_entry, overhead_bytes
 from node.errors import DiskFullError, WriteAheadLogError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from node.disk import Disk
+    from node.entry_file import FoundEntry
 
 LOGGER = logging.getLogger(__name__)
 
 MAGIC: Final = b"GRANDWAL"
 HEAD: Final = struct.Struct(">8s32sQ")
 ENTRY: Final = struct.Struct(">IQB")
-CRC: Final = struct.Struct(">I")
 HEAD_BYTES: Final = HEAD.size + CRC.size
-ENTRY_HEAD_BYTES: Final = ENTRY.size + CRC.size
-ENTRY_OVERHEAD_BYTES: Final = ENTRY_HEAD_BYTES + CRC.size
 PAYLOAD_BYTES_MAX: Final = MESSAGE_BYTES_MAX
-TORN_ZEROS: Final = 8
-"""So many zeros at the end of the file were never written: an entry ends in a checksum."""
 LOG_BYTES_MAX: Final = 256 * 1024 * 1024
 """A height that fills this has seen over fifty full blocks: the node stops rather than fill the disk."""
 
@@ -117,13 +110,15 @@ class WriteAheadLog:
         if genesis_hash != self._genesis_hash:
             raise WriteAheadLogError(f"{self._path} belongs to another chain: this home's genesis was changed")
         entries: list[Event | Block] = []
-        offset = HEAD_BYTES
-        while (taken := self._read_entry(encoded, offset, len(entries))) is not None:
-            entry, offset = taken
-            entries.append(entry)
+        reader, offset, end = EntryReader(encoded, ENTRY, PAYLOAD_BYTES_MAX), HEAD_BYTES, HEAD_BYTES
+        while (found := self._read_entry(reader, offset)) is not None:
+            entries.append(self._decode(found, offset, len(entries)))
+            offset, end = found.end, found.content_end
         if offset < len(encoded):
             LOGGER.warning("write-ahead log: a torn entry of %d bytes is cut off", len(encoded) - offset)
         self._cut(offset)
+        if entries and offset == end:
+            self._pending += ENTRY_END
         self._sequence = len(entries)
         return LogContents(height=height, entries=tuple(entries))
 
@@ -132,7 +127,7 @@ class WriteAheadLog:
         self._cut(0)
         self._sequence = 0
         head = HEAD.pack(MAGIC, self._genesis_hash, height)
-        self._pending += head + CRC.pack(google_crc32c.value(head))
+        self._pending += head + checksum(head)
 
     def append_event(self, event: Event) -> None:
         """Add an event; durable after flush()."""
@@ -167,11 +162,9 @@ class WriteAheadLog:
 
     def _append(self, kind: EntryKind, payload: bytes) -> None:
         assert len(payload) <= PAYLOAD_BYTES_MAX, f"log entry of {len(payload)} bytes"
-        if self._byte_count + len(self._pending) + len(payload) + ENTRY_OVERHEAD_BYTES > LOG_BYTES_MAX:
+        if self._byte_count + len(self._pending) + len(payload) + overhead_bytes(ENTRY) > LOG_BYTES_MAX:
             raise WriteAheadLogError(f"{self._path} is larger than {LOG_BYTES_MAX} bytes: this height does not end")
-        head = ENTRY.pack(len(payload), self._sequence, kind)
-        self._pending += head + CRC.pack(google_crc32c.value(head))
-        self._pending += payload + CRC.pack(google_crc32c.value(payload))
+        self._pending += frame_entry(ENTRY.pack(len(payload), self._sequence, kind), payload)
         self._sequence += 1
 
     def _cut(self, byte_count: int) -> None:
@@ -189,37 +182,26 @@ class WriteAheadLog:
 
     def _read_head(self, encoded: bytes) -> tuple[GenesisHash, Height] | None:
         """Return a whole head's genesis hash and height, None if it was never flushed."""
-        if len(encoded) < HEAD_BYTES or not any(encoded[HEAD_BYTES - TORN_ZEROS :]):
-            return None
         head = encoded[: HEAD.size]
-        magic, genesis_hash, height = HEAD.unpack(head)
-        if magic != MAGIC or CRC.unpack_from(encoded, HEAD.size)[0] != google_crc32c.value(head):
+        if encoded[HEAD.size : HEAD_BYTES] != checksum(head) or not head.startswith(MAGIC):
+            if len(encoded.rstrip(b"\0")) < HEAD_BYTES:
+                return None
             raise self._damaged(0, "head of the file")
+        _, genesis_hash, height = HEAD.unpack(head)
         return GenesisHash(genesis_hash), Height(height)
 
-    def _read_entry(self, encoded: bytes, offset: int, sequence: int) -> tuple[Event | Block, int] | None:
-        """Return the entry at an offset and the offset after it; None where the flushed part ends."""
-        start = offset + ENTRY_HEAD_BYTES
-        if start > len(encoded) or not any(encoded[offset:]):
-            return None
-        head = encoded[offset : offset + ENTRY.size]
-        payload_bytes, found_sequence, kind = ENTRY.unpack(head)
-        if CRC.unpack_from(encoded, offset + ENTRY.size)[0] != google_crc32c.value(head):
-            if not any(encoded[start - TORN_ZEROS :]):
-                return None
-            raise self._damaged(offset, "head checksum")
-        if found_sequence != sequence or payload_bytes > PAYLOAD_BYTES_MAX:
-            raise self._damaged(offset, f"sequence {found_sequence}, expected {sequence}")
-        end = start + payload_bytes + CRC.size
-        if end > len(encoded):
-            return None
-        payload = encoded[start : start + payload_bytes]
-        if CRC.unpack_from(encoded, start + payload_bytes)[0] != google_crc32c.value(payload):
-            if not any(encoded[end - TORN_ZEROS :]):
-                return None
-            raise self._damaged(offset, "payload checksum")
+    def _read_entry(self, reader: EntryReader, offset: int) -> FoundEntry | None:
         try:
-            return _decode_payload(kind, payload), end
+            return reader.read(offset)
+        except DamagedEntryError as error:
+            raise self._damaged(offset, str(error)) from error
+
+    def _decode(self, found: FoundEntry, offset: int, sequence: int) -> Event | Block:
+        _, found_sequence, kind = found.fields
+        if found_sequence != sequence:
+            raise self._damaged(offset, f"sequence {found_sequence}, expected {sequence}")
+        try:
+            return _decode_payload(kind, found.payload)
         except (RejectionError, ValueError) as error:
             raise self._damaged(offset, str(error)) from error
 

@@ -75,14 +75,10 @@ class _Contents:
 
 
 def _torn(content: bytes, rng: Random) -> bytes:
-    """Return what is left of a write that was under way: its beginning, or as many zeros.
-
-    Zeros after a beginning are left out: where fewer than eight of them fall into a record, its reader cannot tell a
-    tear from damage and refuses (node/signer.py, G5; node/write_ahead_log.py, W2). Safe, but an operator's work.
-    """
-    if rng.random() < 1 / 4:
-        return bytes(len(content))
-    return content[: rng.randrange(len(content) + 1)]
+    """Return what is left of a write that was under way: its beginning, and zeros where the file had grown already."""
+    kept = rng.randrange(len(content) + 1)
+    grown = rng.choice((0, len(content) - kept, rng.randrange(len(content) - kept + 1)))
+    return content[:kept] + bytes(grown)
 
 
 def _apply(content: bytearray, change: _Change) -> None:

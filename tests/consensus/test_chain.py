@@ -277,6 +277,17 @@ def test_a_fresh_block_is_its_proposers_and_of_now() -> None:
     fresh(4, 111_500, replace(header, proposer=MemberIndex(6)))
 
 
+def test_a_parent_ahead_of_the_clock_is_followed_one_millisecond_later() -> None:
+    ahead, now_ms = dataclasses.replace(TIP, time_ms=Milliseconds(100_000)), 50_000
+
+    def fresh(time_ms: int, now_ms: int) -> None:
+        check_fresh(replace(HEADER, time_ms=Milliseconds(time_ms)), ahead, RULES, Round(0), Milliseconds(now_ms))
+
+    fresh(100_001, now_ms)
+    assert reason(lambda: fresh(100_002, now_ms)) is RejectionReason.WRONG_TIME
+    assert reason(lambda: fresh(100_001, 150_000)) is RejectionReason.WRONG_TIME
+
+
 def proof(block: Block, round_: int, *polkas: PolkaCertificate) -> None:
     check_proof(DecidedBlock(block=block, commit=commit_of(block, round_), polkas=polkas), TIP, RULES)
 

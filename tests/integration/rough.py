@@ -17,6 +17,7 @@ from consensus.certificates import CommitCertificate, bitmap_members
 from consensus.encoding import decode
 from consensus.messages import MESSAGE_BYTES_MAX
 from node.client import bytes_source, open_client, read_client_home
+from node.entry_file import EntryReader
 from node.signer import ENTRY_BYTES_MAX, HEAD, MAGIC, SignerEntry, Step, _Line
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.identifiers import SeatIndex, SegmentId
@@ -132,16 +133,12 @@ def signed_entries(record: Path) -> Iterator[SignerEntry]:
     """Yield what a stopped node's signer record holds, a torn end left out."""
     encoded = record.read_bytes()
     assert encoded.startswith(MAGIC)
-    offset = len(MAGIC)
-    while offset + HEAD.size <= len(encoded):
-        payload_bytes, _ = HEAD.unpack_from(encoded, offset)
-        payload = encoded[offset + HEAD.size : offset + HEAD.size + payload_bytes]
-        if len(payload) < payload_bytes:
-            return
-        entry = decode(payload, _Line, bytes_max=ENTRY_BYTES_MAX).entry
+    reader, offset = EntryReader(encoded, HEAD, ENTRY_BYTES_MAX), len(MAGIC)
+    while (found := reader.read(offset)) is not None:
+        entry = decode(found.payload, _Line, bytes_max=ENTRY_BYTES_MAX).entry
         if isinstance(entry, SignerEntry):
             yield entry
-        offset += HEAD.size + payload_bytes
+        offset = found.end
 
 
 class Signatures:

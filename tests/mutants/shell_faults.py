@@ -10,6 +10,7 @@ BLOCK: Final = "consensus/blocks.py"
 CHAIN: Final = "consensus/chain.py"
 TURNS: Final = "consensus/turns.py"
 SIGNER: Final = "node/signer.py"
+ENTRIES: Final = "node/entry_file.py"
 GATE: Final = "node/message_gate.py"
 MEMBER: Final = "node/member.py"
 REJOIN: Final = "node/rejoin.py"
@@ -82,6 +83,14 @@ CHAIN_FAULTS: Final = (
         file=CHAIN,
         before="    if apart_ms > drift_ms:",
         after="    if apart_ms > drift_ms + header.time_ms:",
+        rule="A52",
+        killers=(BLOCKS,),
+    ),
+    Mutant(
+        name="time-behind-the-clock-accepted",
+        file=CHAIN,
+        before="    if header.time_ms == tip.time_ms + 1 and tip.time_ms >= now_ms:",
+        after="    if header.time_ms == tip.time_ms + 1:",
         rule="A52",
         killers=(BLOCKS,),
     ),
@@ -236,20 +245,36 @@ SIGNING_FAULTS: Final = (
         killers=(RECORD,),
     ),
     Mutant(
-        name="damaged-record-cut-off",
-        file=SIGNER,
-        before="            is_torn = not any(encoded[max(offset, end - TORN_ZEROS) :])",
-        after="            is_torn = True",
+        name="damage-cut-off",
+        file=ENTRIES,
+        before='            self._check_torn(content_end, "payload checksum")\n',
+        after="",
         rule="D11",
         killers=(RECORD,),
     ),
     Mutant(
-        name="damaged-log-cut-off",
-        file="node/write_ahead_log.py",
-        before="            if not any(encoded[end - TORN_ZEROS :]):\n                return None\n",
-        after="            if any(encoded):\n                return None\n",
+        name="damaged-head-cut-off",
+        file=ENTRIES,
+        before='            self._check_torn(start - 1, "head checksum")\n',
+        after="",
         rule="D11",
         killers=("tests/node/test_write_ahead_log.py",),
+    ),
+    Mutant(
+        name="cut-end-not-written-again",
+        file=SIGNER,
+        before="                self._mend(self._file, offset)\n",
+        after="                assert offset\n",
+        rule="D10",
+        killers=(RECORD,),
+    ),
+    Mutant(
+        name="record-of-another-seat-believed",
+        file=SIGNER,
+        before="        if self._signing_key.sign(entry.message) != entry.signature:",
+        after="        if not entry.signature:",
+        rule="D11",
+        killers=(RECORD,),
     ),
     Mutant(
         name="second-copy-unnoticed",

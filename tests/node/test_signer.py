@@ -16,6 +16,7 @@ from consensus.identifiers import NO_ROUND, BlockHash, GenesisHash, Height, Memb
 from consensus.proposals import Proposal, check_proposal
 from consensus.votes import Precommit, Prevote, check_vote
 from node.disk import LocalDisk, LocalFile
+from node.entry_file import ENTRY_END, overhead_bytes
 from node.errors import ConfigurationError, WriteAheadLogError
 from node.signer import (
     COMPACT_BYTES,
@@ -70,7 +71,7 @@ def entry_starts(record: bytes) -> list[int]:
     """Return where each entry starts, and the end."""
     starts = [len(MAGIC)]
     while starts[-1] < len(record):
-        starts.append(starts[-1] + HEAD.size + HEAD.unpack_from(record, starts[-1])[0])
+        starts.append(starts[-1] + overhead_bytes(HEAD) + HEAD.unpack_from(record, starts[-1])[0])
     return starts
 
 
@@ -133,31 +134,57 @@ def test_an_entry_torn_at_any_byte_was_never_released_and_those_before_stay(
     path = home / RECORD_NAME
     record = path.read_bytes()
     *_, last_start, end = entry_starts(record)
-    for cut in range(last_start + 1, end):
-        for torn in (record[:cut], record[: min(cut, end - 8)].ljust(end, b"\0")):
-            path.write_bytes(torn)
+    content_end = end - len(ENTRY_END)
+    for cut in range(last_start + 1, content_end):
+        for grown in {cut, cut + 1, (cut + end) // 2, end - 8, end - 1, end}:
+            path.write_bytes(record[:cut].ljust(grown, b"\0"))
             caplog.clear()
             signer = opened(home)
             assert "is cut off" in caplog.text
             assert signer.last == position_of(messages[1])
             assert path.stat().st_size == last_start
-            sign(signer, proposal(5, 1, RED))
             signer.close()
+    sign(signer := opened(home), proposal(5, 1, RED))
+    signer.close()
+
+
+def test_an_entry_of_which_the_end_alone_was_cut_is_kept_and_ended(home: Path) -> None:
+    messages = three_signed(home)
+    path = home / RECORD_NAME
+    record = path.read_bytes()
+    for cut in range(len(record) - len(ENTRY_END), len(record)):
+        for torn in (record[:cut], record[:cut].ljust(len(record), b"\0"), record[:cut].ljust(len(record) + 9, b"\0")):
+            path.write_bytes(torn)
+            signer = opened(home)
+            assert signer.last == position_of(messages[2])
+            assert path.read_bytes() == record
+            sign(signer, prevote(6))
+            signer.close()
+            opened(home).close()
 
 
 def test_any_changed_byte_stops_the_node_rather_than_forget_a_signature(home: Path) -> None:
-    three_signed(home)
+    messages = three_signed(home)
     path = home / RECORD_NAME
     record = path.read_bytes()
     for position in range(len(record)):
-        for change in (0x01, 0x80, record[position]):
+        for change in {0x01, 0x80, record[position]} - {0}:
             damaged = bytearray(record)
             damaged[position] ^= change
-            if not change:
-                continue
             path.write_bytes(damaged)
+            if position == len(record) - 1 and not damaged[position]:
+                signer = opened(home)  # as a tear leaves it, with all that was signed
+                assert signer.last == position_of(messages[2])
+                signer.close()
+                continue
             with pytest.raises(WriteAheadLogError, match=r"is damaged at byte .* rejoins as after a fire"):
                 opened(home)
+
+
+def test_the_record_of_another_seat_is_refused(home: Path) -> None:
+    three_signed(home)
+    with pytest.raises(WriteAheadLogError, match=r"another seat's; move it and wal/log away .* rejoins"):
+        Signer(home, signing_keys(4)[0], CHAIN)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -320,19 +347,23 @@ class SignerMachine(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.released))
     @rule(message=MESSAGES, part=st.floats(0, 1, exclude_max=True))
     def crashed_while_signing(self, message: Signed, part: float) -> None:
-        """An entry that was being written is cut at any byte; its signature never left."""
+        """An entry that was being written is cut at any byte; of its end alone, it is kept as if released."""
         assert self.signer is not None
         path = self.home / RECORD_NAME
         whole = path.stat().st_size
         try:
-            sign(self.signer, message)
+            signature = sign(self.signer, message)
         except SigningRefusedError:
             return
         grown = path.stat().st_size
         self.signer.close()
-        os.truncate(path, whole + int((grown - whole) * part))
+        cut = whole + int((grown - whole) * part)
+        os.truncate(path, cut)
         self.signer = opened(self.home)
-        assert path.stat().st_size == whole
+        is_kept = cut >= grown - len(ENTRY_END)
+        assert path.stat().st_size == (grown if is_kept else whole)
+        if is_kept and grown > whole:
+            self.released[position_of(message)] = message, signature
 
     @rule(part=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
     def damaged(self, part: float, bit: int) -> None:
@@ -343,10 +374,11 @@ class SignerMachine(RuleBasedStateMachine):
         changed = bytearray(record)
         changed[int(len(record) * part)] ^= 1 << bit
         path.write_bytes(changed)
-        with pytest.raises(WriteAheadLogError):
-            opened(self.home)
-        path.write_bytes(record)
-        self.signer = opened(self.home)
+        try:
+            self.signer = opened(self.home)
+        except WriteAheadLogError:
+            path.write_bytes(record)
+            self.signer = opened(self.home)
 
     @invariant()
     def remembers_the_last(self) -> None:

@@ -16,8 +16,9 @@ from consensus.blocks import Block
 from consensus.events import Event, HeightStarted, Timeout, TimeoutElapsed, TimeoutKind, VoteReceived
 from consensus.identifiers import GenesisHash, Height, Round
 from node import write_ahead_log
+from node.entry_file import CRC, ENTRY_END, frame_entry, overhead_bytes
 from node.errors import WriteAheadLogError
-from node.write_ahead_log import CRC, ENTRY, ENTRY_HEAD_BYTES, HEAD_BYTES, MAGIC, LogContents, WriteAheadLog
+from node.write_ahead_log import ENTRY, HEAD_BYTES, MAGIC, LogContents, WriteAheadLog
 from tests.consensus.messages_by_hand import RED, precommit, prevote
 from tests.node.small_chain import small_chain, small_genesis
 from tests.strategies import CHAIN, records
@@ -63,7 +64,7 @@ def entry_starts(log: bytes) -> list[int]:
     starts = [HEAD_BYTES]
     while starts[-1] < len(log):
         payload_bytes = ENTRY.unpack_from(log, starts[-1])[0]
-        starts.append(starts[-1] + ENTRY_HEAD_BYTES + payload_bytes + CRC.size)
+        starts.append(starts[-1] + payload_bytes + overhead_bytes(ENTRY))
     return starts
 
 
@@ -105,34 +106,33 @@ def test_a_reopened_log_goes_on_and_a_new_height_forgets_the_old(tmp_path: Path)
     assert read(tmp_path) == LogContents(height=Height(8), entries=(HeightStarted(height=Height(8)),))
 
 
-def test_a_log_cut_at_any_byte_is_a_prefix_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_torn_at_any_byte_is_a_prefix_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path, *ENTRIES)
     whole = path.read_bytes()
     starts = entry_starts(whole)
     for cut in range(len(whole)):
-        path.write_bytes(whole[:cut])
-        caplog.clear()
-        contents = read(tmp_path)
-        kept = sum(1 for _, end in pairwise(starts) if end <= cut)
-        assert contents == (LogContents(height=HEIGHT, entries=ENTRIES[:kept]) if cut >= HEAD_BYTES else None)
-        assert path.stat().st_size == (starts[kept] if contents else 0)
-        is_between = cut in (0, *starts)
-        assert bool(caplog.records) != is_between
-
-
-def test_a_tail_of_zeros_was_never_written(tmp_path: Path) -> None:
-    path = write(tmp_path, *ENTRIES)
-    whole = path.read_bytes()
-    starts = entry_starts(whole)
-    for start, end in pairwise(starts):
-        for kept in {start, start + 5, start + ENTRY_HEAD_BYTES - 8, start + ENTRY_HEAD_BYTES, end - 8}:
-            path.write_bytes(whole[:kept].ljust(len(whole), b"\0"))
+        kept = sum(1 for _, end in pairwise(starts) if end - len(ENTRY_END) <= cut)
+        for grown in (cut, cut + 1, cut + 7, cut + 8, len(whole)):
+            path.write_bytes(whole[:cut].ljust(grown, b"\0"))
+            caplog.clear()
             contents = read(tmp_path)
-            assert contents is not None
-            assert contents.entries == ENTRIES[: starts.index(start)]
-    for kept in (0, 8, 20, HEAD_BYTES - 8):
-        path.write_bytes(whole[:kept].ljust(len(whole), b"\0"))
-        assert read(tmp_path) is None
+            assert contents == (LogContents(height=HEIGHT, entries=ENTRIES[:kept]) if cut >= HEAD_BYTES else None)
+            is_between = grown in (0, *starts, *(end - len(ENTRY_END) for end in starts[1:]))
+            assert bool(caplog.records) or is_between
+
+
+def test_an_entry_of_which_the_end_was_cut_is_kept_and_ended_by_the_next_flush(tmp_path: Path) -> None:
+    path = write(tmp_path, *ENTRIES[:2])
+    whole = path.read_bytes()
+    for cut in range(len(whole) - len(ENTRY_END), len(whole)):
+        path.write_bytes(whole[:cut].ljust(len(whole), b"\0"))
+        log = WriteAheadLog(tmp_path, CHAIN)
+        assert log.read() == LogContents(height=HEIGHT, entries=ENTRIES[:2])
+        append(log, ENTRIES[2])
+        log.flush()
+        log.close()
+        assert path.read_bytes().startswith(whole)
+        assert read(tmp_path) == LogContents(height=HEIGHT, entries=ENTRIES[:3])
 
 
 def test_any_changed_byte_is_refused_and_the_recovery_named(tmp_path: Path) -> None:
@@ -186,9 +186,7 @@ def test_entries_out_of_order_or_twice_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "payload"), [(3, b"\x90"), (1, b"\x91\x92\x01"), (2, b"\x90"), (1, b"\xc1")])
 def test_an_entry_that_is_no_event_is_refused(tmp_path: Path, kind: int, payload: bytes) -> None:
     path = write(tmp_path)
-    head = ENTRY.pack(len(payload), 0, kind)
-    checksums = [CRC.pack(google_crc32c.value(part)) for part in (head, payload)]
-    path.write_bytes(path.read_bytes() + head + checksums[0] + payload + checksums[1])
+    path.write_bytes(path.read_bytes() + frame_entry(ENTRY.pack(len(payload), 0, kind), payload))
     with pytest.raises(WriteAheadLogError, match="damaged at byte 52"):
         read(tmp_path)
 
@@ -213,7 +211,7 @@ def test_a_height_without_end_stops_before_it_fills_the_disk(tmp_path: Path, mon
     monkeypatch.setattr(write_ahead_log, "LOG_BYTES_MAX", 500)
     log = WriteAheadLog(tmp_path, CHAIN)
     log.begin(HEIGHT)
-    each_bytes = ENTRY_HEAD_BYTES + len(b"\x91\x92\x01\x07") + CRC.size
+    each_bytes = len(b"\x91\x92\x01\x07") + overhead_bytes(ENTRY)
     for _ in range((500 - HEAD_BYTES) // each_bytes):
         log.append_event(HeightStarted(height=HEIGHT))
     with pytest.raises(WriteAheadLogError, match="this height does not end"):
