@@ -269,16 +269,21 @@ def _put_line(path: str, acknowledged: Acknowledgement, state: str, seconds: flo
     )
 
 
-def _open_source(path: str) -> FileSource | PipeSource:
+@contextmanager
+def _open_source(path: str) -> Generator[FileSource | PipeSource]:
     """Open what is to be stored; a named pipe at once, since reading it waits for its writer and can be ended."""
     if path == STANDARD_STREAM:
         if sys.stdin is None:
             raise UsageError("standard input is closed: there is nothing to store")
-        return PipeSource(sys.stdin.buffer) if is_pipe(sys.stdin.fileno()) else FileSource(sys.stdin.buffer)
-    if Path(path).is_fifo():
+        with sys.stdin.buffer as file:
+            yield PipeSource(file.fileno()) if is_pipe(file.fileno()) else FileSource(file)
+    elif Path(path).is_fifo():
         note(one_line(f"{path} is a pipe: storing what comes until its writer ends"))
-        return PipeSource(os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0))
-    return FileSource(Path(path).open("rb"))
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
+            yield PipeSource(pipe.fileno())
+    else:
+        with FileSource(Path(path).open("rb")) as source:
+            yield source
 
 
 def _is_directory(path: str) -> bool:

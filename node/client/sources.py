@@ -28,18 +28,6 @@ class BinaryReader(Protocol):
         ...
 
 
-class Pipe(Protocol):
-    """An open file that the system can wait for."""
-
-    def fileno(self) -> int:
-        """Return its descriptor."""
-        ...
-
-    def close(self) -> None:
-        """Close it."""
-        ...
-
-
 class MemorySource:
     """Implements Source over bytes in memory."""
 
@@ -92,29 +80,18 @@ class FileSource:
 
 
 class PipeSource:
-    """Implements Source over a pipe, a socket or a terminal: who waits for its writer can be cancelled."""
+    """Implements Source over an open pipe, socket or terminal: who waits for its writer can be cancelled."""
 
-    def __init__(self, file: Pipe) -> None:
-        self._file = file
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the pipe."""
-        self._file.close()
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     async def read(self, byte_count: int) -> bytes:
         """Return the next bytes, fewer only at the end."""
-        descriptor = self._file.fileno()
         pieces: list[bytes] = []
         missing = byte_count
         while missing:
-            await trio.lowlevel.wait_readable(descriptor)
-            piece = os.read(descriptor, min(missing, PIPE_BYTES))
+            await trio.lowlevel.wait_readable(self._descriptor)
+            piece = os.read(self._descriptor, min(missing, PIPE_BYTES))
             if not piece:
                 break
             pieces.append(piece)

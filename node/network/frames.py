@@ -90,12 +90,12 @@ class FrameReader:
     async def _fill(self, wanted_bytes: int) -> bool:
         """Read until the buffer has what is wanted; False if the stream ended with nothing in it."""
         while len(self._buffer) < wanted_bytes:
-            chunk = await self._read()
-            if not chunk:
+            piece = await self._read()
+            if not piece:
                 if not self._buffer:
                     return False
                 raise RejectionError(RejectionReason.MALFORMED, "the stream ended inside a frame")
-            self._buffer += chunk
+            self._buffer += piece
         return True
 
     async def _read(self) -> bytes:

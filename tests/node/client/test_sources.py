@@ -31,11 +31,12 @@ async def test_a_pipe_gives_whole_pieces_until_its_writer_ends() -> None:
                 pipe.write(CONTENTS[start : start + 7_777])
 
     pieces: list[bytes] = []
-    with PipeSource(os.fdopen(reading, "rb", buffering=0)) as source:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, write)
-            while piece := await source.read(PIECE_BYTES):
-                pieces.append(piece)
+    source = PipeSource(reading)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, write)
+        while piece := await source.read(PIECE_BYTES):
+            pieces.append(piece)
+    os.close(reading)
     assert [len(piece) for piece in pieces[:-1]] == [PIECE_BYTES] * (len(CONTENTS) // PIECE_BYTES)
     assert b"".join(pieces) == CONTENTS
 
@@ -43,8 +44,9 @@ async def test_a_pipe_gives_whole_pieces_until_its_writer_ends() -> None:
 async def test_who_waits_for_a_writer_that_never_comes_can_give_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     descriptor = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with PipeSource(os.fdopen(descriptor, "rb", buffering=0)) as source, trio.move_on_after(0.01) as scope:
-        await source.read(PIECE_BYTES)
+    with trio.move_on_after(0.01) as scope:
+        await PipeSource(descriptor).read(PIECE_BYTES)
+    os.close(descriptor)
     assert scope.cancelled_caught
 
 
