@@ -37,9 +37,9 @@ from consensus.messages import (
     encode_request,
     encode_response,
 )
+from node.clock import now_ms
 from node.errors import PeerUnreachableError
 from node.helping import RECORDS_BYTES_MAX, within_bytes
-from node.proposal_intake import now_ms
 from storage.identifiers import RecordAddress
 
 if TYPE_CHECKING:

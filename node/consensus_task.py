@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.signing import check_signature
+from node.clock import now_ms
 from node.inbox import OfferedBlock
 from node.member import Member
 from node.member_parts import MemberParts
-from node.proposal_intake import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,13 +17,13 @@ from consensus.identifiers import Height
 from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.shard_links import dialler
+from node.clock import now_ms
 from node.compaction_task import run_compaction
 from node.completion_task import CompletionTask
 from node.holder import Holder, HolderIdentity
 from node.network.certificates import key_of_certificate
 from node.network.shard_channel import ShardServer
 from node.own_shards import OwnColumns
-from node.proposal_intake import now_ms
 from node.purge_task import PurgeTask
 from node.repair_task import RepairTask
 from node.scrub_task import ScrubParts, ScrubTask

@@ -6,7 +6,6 @@ member votes for a block, so that a decided block's records survive a power cut 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
 
 IN_THREAD_BYTES: Final = 16 * 1024
 """A block with more transactions than this is checked in a worker thread, so that frames are still read."""
-
-
-def now_ms() -> Milliseconds:
-    """Return this machine's idea of the time."""
-    return Milliseconds(time.time_ns() // 1_000_000)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -40,6 +40,7 @@ from node.admission import Admission
 from node.api.application import ApiParts, build_application
 from node.api.server import serve_api
 from node.catch_up_task import CatchUpServer, run_catch_up
+from node.clock import now_ms
 from node.clock_check import check_clock_after, check_clock_with
 from node.config import NodeConfig, load_config, locked_home
 from node.consensus_task import ConsensusParts, ConsensusTask
@@ -50,7 +51,6 @@ from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
 from node.nurseries import first_expected
 from node.ports import check_port_is_free
-from node.proposal_intake import now_ms
 from node.records_task import RecordsTask
 from node.rejoin import rejoin
 from node.remembered_checks import remembering

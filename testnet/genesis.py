@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,9 @@ from typing import Final
 
 from consensus.encoding import encode
 from consensus.genesis import GENESIS_BYTES_MAX, ConsensusParameters, Genesis, decode_genesis, genesis_hash
-from consensus.identifiers import Milliseconds
 from consensus.signing import SigningKey
 from node.client.home import write_client_home
+from node.clock import now_ms
 from node.errors import ConfigurationError
 from node.keys import SEED_BYTES, OperatorKeys, create_keys, write_key
 from node.network.certificates import make_certificate
@@ -221,7 +220,7 @@ def _genesis(
     application = StorageGenesis(seats=seats, tenants=(demo,), parameters=StorageParameters())
     return Genesis(
         chain_id=f"grandest-testnet-{secrets.token_hex(4)}",
-        time_ms=Milliseconds(time.time_ns() // 1_000_000),
+        time_ms=now_ms(),
         members=tuple(keys.signing.public for keys in seat_keys),
         parameters=ConsensusParameters(),
         application=encode_storage_genesis(application),

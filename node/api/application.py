@@ -64,7 +64,7 @@ from node.api.answers import (
     segment_answer,
     transaction_answer,
 )
-from node.proposal_intake import now_ms
+from node.clock import now_ms
 from node.submission import SUBMISSION_BYTES_MAX, decode_submission
 from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
 from storage.state import EntryState, SenderState, entry_key, read_state, segment_key, sender_key

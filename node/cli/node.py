@@ -65,11 +65,12 @@ def _add_home(parser: ArgumentParser) -> None:
 
 def _scrub_now(home: Path) -> ScrubState:
     """Ask for a pass and return the state after it, when what it found is rebuilt or REBUILT_S later."""
+    from node.clock import now_ms
     from node.config import is_locked
     from node.errors import ConfigurationError
     from node.scrub_task import REQUEST_FILE
 
-    asked_ms = time.time_ns() // 1_000_000
+    asked_ms = now_ms()
     (home / REQUEST_FILE).touch(mode=0o600)
     with Progress("reread", _read_scrub(home).held_bytes, Measure.BYTES) as progress:
         shown, deadline = 0, 0.0

@@ -16,8 +16,8 @@ from consensus.messages import ProposalMessage, VoteMessage, decode_message, enc
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
 from consensus.round_machine import RoundValue
 from consensus.votes import Prevote, SignedVote
+from node.clock import now_ms
 from node.member import Member
-from node.proposal_intake import now_ms
 from node.write_ahead_log import WriteAheadLog
 from tests.node.one_member import OneMember, open_member
 from tests.node.small_chain import KEYS, signed, small_chain, small_genesis
