@@ -36,6 +36,10 @@ class EvidencePool:
         """Return what the next block should hold."""
         return tuple(self._waiting.values())
 
+    def is_reason(self) -> bool:
+        """Say whether evidence waits that makes a block by itself: against a member not convicted yet (rule A67)."""
+        return any(not self.parts.chain.is_convicted(guilty) for _, guilty, _, _ in self._waiting)
+
     def has_room(self, evidence: Evidence) -> bool:
         """Say whether evidence is news and fits; asked before the work of checking it."""
         place = fault_place(evidence)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from consensus.chain import ChainRules, check_block, check_decided, check_fresh, make_block
-from consensus.identifiers import NO_ROUND
+from consensus.evidence import fault_place
+from consensus.identifiers import NO_ROUND, Height
 from consensus.signing import check_signature
 from node.node_chain import Appended, RecordClaim
 from storage.errors import FatalStoreError, StoreUnavailableError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from consensus.certificates import CommitCertificate
     from consensus.chain import ChainTip
     from consensus.evidence import Evidence
-    from consensus.identifiers import Height, MemberIndex, Milliseconds
+    from consensus.identifiers import MemberIndex, Milliseconds
     from consensus.proposals import Proposal
     from consensus.signing import SignatureCheck
     from consensus.turns import ProposerOrder
@@ -117,6 +118,21 @@ class LedgerChain:
     def is_known_fault(self, evidence: Evidence) -> bool:
         """Say whether the fault that evidence proves is on chain."""
         return self.store.is_known_fault(evidence)
+
+    def is_convicted(self, member: MemberIndex) -> bool:
+        """Say whether the chain holds a fault of this member."""
+        return self.store.is_convicted_below(member, Height(self.store.tip.height + 1))
+
+    def wants_certificate(self) -> bool:
+        """Say whether the last block changed the state, by more than further faults of who was convicted before it."""
+        tip = self.store.tip
+        if tip.last is None or tip.last.block.header.state_root == tip.state_root:
+            return False
+        block = tip.last.block
+        if block.transactions or not block.evidence:
+            return True
+        guilty = {fault_place(proof)[1] for proof in block.evidence}
+        return not all(self.store.is_convicted_below(member, tip.height) for member in guilty)
 
     def keep_evidence(self, evidence: Evidence) -> None:
         """Keep evidence durably until a block holds it."""

@@ -142,6 +142,7 @@ class Member:
         self._pace = ProposePace(parts.monotonic_s())
         self._own_events: deque[Event] = deque()
         self._start = StartWatch(begun_at=parts.monotonic_s())
+        self._wants_certificate = False
         self._repeat_at = math.inf
         self._state = self._new_state()
 
@@ -381,18 +382,18 @@ class Member:
         self._gate.forget()
         self._intake.pool.clear()
         self._start = StartWatch(begun_at=self._parts.monotonic_s())
+        self._wants_certificate = self._chain.wants_certificate()
         self._schedule_repeat()
         self._inbox.begin_height()
 
     def _start_moment(self) -> float:
         if self._state.machine.step is not Step.NEW or self._state.decision is not None:
             return math.inf
-        tip = self._chain.tip
-        if len(self._parts.mempool) or self._evidence.waiting():
+        if len(self._parts.mempool) or self._evidence.is_reason():
             self._start.notice_pending(self._parts.monotonic_s())
         facts = self._start.facts(
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
-            root_changed=tip.last is not None and tip.last.block.header.state_root != tip.state_root,
+            root_changed=self._wants_certificate,
             weak_quorum=self._parts.members.budget.weak_quorum,
         )
         return start_moment(facts, self._parts.parameters)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from consensus.certificates import CommitCertificate
     from consensus.chain import ChainTip
     from consensus.evidence import Evidence
-    from consensus.identifiers import Height, Milliseconds, TransactionId
+    from consensus.identifiers import Height, MemberIndex, Milliseconds, TransactionId
     from consensus.proposals import Proposal
     from consensus.turns import ProposerOrder
     from storage.identifiers import RecordAddress, SegmentId, TenantId, VersionId
@@ -83,6 +83,14 @@ class NodeChain(Protocol):
 
     def is_known_fault(self, evidence: Evidence) -> bool:
         """Say whether the fault that evidence proves is on chain."""
+        ...
+
+    def is_convicted(self, member: MemberIndex) -> bool:
+        """Say whether the chain holds a fault of this member."""
+        ...
+
+    def wants_certificate(self) -> bool:
+        """Say whether a block should certify at once what the last one did to the state (rule A67)."""
         ...
 
     def keep_evidence(self, evidence: Evidence) -> None:

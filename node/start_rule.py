@@ -1,8 +1,10 @@
 """When a height is started: blocks are made only when there is something to say (rule A66).
 
-Reasons: transactions or evidence wait, the last block changed the state root (one block certifies it), the heartbeat
-is due, or others have started already. While there is none no timeout runs. The proposer starts at once; others give a
-waiting transaction GOSSIP_S to reach the proposer before their propose timeout begins.
+Reasons: transactions wait, or evidence against a member that the chain has not convicted; the last block changed the
+state root by more than further faults of the convicted (one block certifies it); the heartbeat is due; or others have
+started already. So a liar's faults make blocks once, however many it commits (rule A67). While there is no reason no
+timeout runs. The proposer starts at once; others give what waits GOSSIP_S to reach the proposer before their propose
+timeout begins.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ class StartFacts:
 
     Attributes:
         begun_at: When the height before was appended here.
-        pending_since: When the oldest waiting transaction or evidence was noticed at this height.
+        pending_since: When the oldest waiting reason for a block was noticed at this height.
         is_proposer: Whether round 0 is this member's turn.
-        root_changed: Whether the last block changed the state root.
+        root_changed: Whether the last block changed the state root in a way that is certified at once.
         others_started: Whether a proposal, or votes of a weak quorum, of this height were heard.
     """
 

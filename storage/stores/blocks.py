@@ -26,11 +26,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
-from consensus.blocks import BLOCK_BYTES_MAX, DecidedBlock, header_hash
+from consensus.blocks import BLOCK_BYTES_MAX, EVIDENCE_MAX, DecidedBlock, header_hash
 from consensus.chain import ChainTip, genesis_tip, next_tip, tip_at
 from consensus.encoding import Record, decode, encode
 from consensus.genesis import decode_genesis, genesis_hash, genesis_members
-from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, PublicKey, StateRoot, TransactionId
+from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, MemberIndex, PublicKey, StateRoot, TransactionId
 from consensus.signing import check_signature
 from storage.errors import StorageError, WrongChainError
 from storage.faults import Fault, check_new_faults, fault_key, read_fault
@@ -250,6 +250,11 @@ class ChainStore:
     def is_known_fault(self, evidence: Evidence) -> bool:
         """Say whether the fault that evidence proves is on chain."""
         return self.value(fault_key(evidence)) is not None
+
+    def is_convicted_below(self, member: MemberIndex, height: Height) -> bool:
+        """Say whether a block below a height proves a fault of a member; that of the height itself proves few."""
+        prefix = FAULT_PREFIX + bytes((member,))
+        return any(read_fault(*row).proven_at < height for row in self._list(prefix, prefix, EVIDENCE_MAX + 1))
 
     def keep_evidence(self, evidence: Evidence) -> None:
         """Keep evidence durably until a block holds it; the caller keeps to WAITING_MAX."""

@@ -113,6 +113,8 @@ class Watch:
         self._ledger.commit(change.values, change.pages)
         self._tips: list[ChainTip] = [genesis_tip(genesis, change.state_root)]
         self.rounds_decided: list[Round] = []
+        self.faults = 0
+        """Proven in blocks so far."""
 
     @property
     def height(self) -> Height:
@@ -213,6 +215,7 @@ class Watch:
         if (decided.commit.height, decided.commit.block_hash) != (block.header.height, header_hash(block.header)):
             raise InvariantError(Invariant.CERTIFICATES, f"height {block.header.height}: of another block")
         self.check_evidence(block.evidence)
+        self.faults += len(block.evidence)
         change = apply_block(self._context, self._ledger, block)
         self._ledger.commit(change.values, change.pages)
         self._tips.append(next_tip(tip, decided, change.state_root))

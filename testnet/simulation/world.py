@@ -154,6 +154,10 @@ class World:
             trace=self._trace.hexdigest(),
         )
 
+    def run_on(self, seconds: int) -> None:
+        """Let a world that has run go on in calm weather; nothing is posted any more."""
+        self._run_until(self.timeline.now_us + seconds * SECOND_US)
+
     @property
     def correct(self) -> list[SimulatedNode]:
         """The nodes that do not lie."""

@@ -16,6 +16,7 @@ MEMBER: Final = "node/member.py"
 REJOIN: Final = "node/rejoin.py"
 BLOCKS: Final = "tests/consensus/test_chain.py"
 ORDER: Final = "tests/consensus/test_turns.py"
+POOL: Final = "tests/node/test_evidence_pool.py"
 RECORD: Final = "tests/node/test_signer.py"
 DOOR: Final = "tests/node/test_message_gate.py"
 RESTART: Final = "tests/node/test_member.py"
@@ -176,6 +177,22 @@ TURN_FAULTS: Final = (
         after="    kept = {turns.proposer(state.height, round_)}",
         rule="A3",
         killers=(ORDER,),
+    ),
+    Mutant(
+        name="further-faults-of-the-convicted-start-heights",
+        file="node/evidence_pool.py",
+        before="        return any(not self.parts.chain.is_convicted(guilty) for",
+        after="        return any(guilty >= 0 for",
+        rule="A67",
+        killers=(POOL,),
+    ),
+    Mutant(
+        name="root-of-further-faults-certified-at-once",
+        file="node/ledger_chain.py",
+        before="        return not all(self.store.is_convicted_below(member, tip.height) for member in guilty)",
+        after="        return len(guilty) > 0",
+        rule="A67",
+        killers=(POOL,),
     ),
 )
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from consensus.blocks import Block
+from consensus.chain import make_block
 from consensus.errors import RejectionError, RejectionReason
 from consensus.evidence import VoteEvidence, fault_place
-from consensus.identifiers import BlockHash, Height, MemberIndex, Round
+from consensus.identifiers import BlockHash, Height, MemberIndex, Milliseconds, Round
 from consensus.messages import EvidenceMessage, ProposalMessage, decode_message, encode_message
 from consensus.vote_keeper import vote_evidence
 from consensus.votes import Precommit
@@ -82,6 +84,40 @@ async def test_evidence_heard_is_told_to_all_once_and_stands_in_the_next_block(m
     member.consensus.receive(PEER, frame(proof()))
     await work(member)
     assert told(member) == []
+
+
+async def test_a_convicted_member_makes_no_further_block_by_what_it_signs(member: OneMember) -> None:
+    await inner(member).recover()
+    member.consensus.receive(PEER, frame(proof()))
+    assert not member.chain.is_convicted(MemberIndex(7))
+    await work(member)
+    assert inner(member)._start_moment() < inner(member)._start.begun_at + 1
+    await inner(member)._append(decide(GENESIS, made(member), 0), None)
+    assert member.chain.is_convicted(MemberIndex(7))
+    assert inner(member)._start_moment() == inner(member)._start.begun_at, "the conviction is certified at once"
+    await inner(member)._append(decide(GENESIS, made(member), 0), None)
+    quiet = inner(member)._start_moment()
+    assert quiet > inner(member)._start.begun_at + 1, "then there is no reason but the heartbeat"
+    member.consensus.receive(PEER, frame(proof(round_=1)))
+    await work(member)
+    assert told(member)[-1] == proof(round_=1)
+    assert inner(member)._start_moment() == quiet
+    await inner(member)._append(decide(GENESIS, made(member), 0), None)
+    assert member.chain.is_known_fault(proof(round_=1)), "committed all the same"
+    assert inner(member)._start_moment() > inner(member)._start.begun_at + 1
+    member.consensus.receive(PEER, frame(proof(member=6)))
+    await inner(member).advance()
+    assert inner(member)._start_moment() < inner(member)._start.begun_at + 1, "another member is a reason again"
+
+
+def made(member: OneMember) -> Block:
+    """Return the block that whoever has the turn makes of what waits."""
+    chain, waiting = member.chain, inner(member)._evidence.waiting()
+    tip = chain.tip
+    proposer = chain.turns.proposer(Height(tip.height + 1), Round(0))
+    return make_block(
+        tip, chain.rules, proposer, transactions=(), evidence=waiting, now_ms=Milliseconds(tip.time_ms + 1)
+    )
 
 
 async def test_evidence_survives_a_restart_after_its_height(tmp_path: Path) -> None:

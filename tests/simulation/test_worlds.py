@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from testnet.simulation.faults import FaultKind
+from testnet.simulation.faults import FaultKind, Lie, Plan
 from testnet.simulation.signatures import SignatureKind
-from testnet.simulation.world import Settings, run_world
+from testnet.simulation.world import Settings, World, run_world
 
 ROOT = Path(__file__).parents[2]
 TRACE = """
@@ -53,6 +53,17 @@ def test_storms_leave_traces() -> None:
 def test_every_kind_of_fault_is_survived_alone() -> None:
     for number, kind in enumerate(FaultKind):
         run_world(Settings(heights=5, kinds=frozenset({kind})), 200 + number)
+
+
+def test_liars_that_equivocate_for_ever_make_no_block_once_they_are_convicted() -> None:
+    """Three quiet minutes: a heartbeat each, and the blocks that convict a late liar."""
+    liars = tuple((seat, frozenset({Lie.EQUIVOCATE})) for seat in (1, 5))
+    world = World(Settings(heights=20), 3, Plan(storm_ms=2_000, faults=(), liars=liars))
+    world.run()
+    before, faults = world.watch.height, world.watch.faults
+    world.run_on(seconds=180)
+    assert 2 <= world.watch.height - before <= 7
+    assert world.watch.faults > faults, "what they do is on chain, convicted or not"
 
 
 def test_one_seed_is_one_history_under_any_hash_seed() -> None:
