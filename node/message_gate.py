@@ -32,7 +32,7 @@ from consensus.proposals import Proposal, check_proposal
 from consensus.signing import check_signature
 from consensus.votes import SignedVote, check_vote
 from node.errors import NodeError
-from node.signer import Position, Step, position_of
+from node.signer import Position, SignedStep, position_of
 
 if TYPE_CHECKING:
     from consensus.evidence import Evidence
@@ -128,7 +128,7 @@ class MessageGate:
             return
         members = bitmap_members(certificate.members)
         if self._me in members:
-            step = Step.PREVOTE if isinstance(certificate, PolkaCertificate) else Step.PRECOMMIT
+            step = SignedStep.PREVOTE if isinstance(certificate, PolkaCertificate) else SignedStep.PRECOMMIT
             position = Position(height=certificate.height, round=certificate.round, step=step)
             self._check_position(position, certificate.signatures[members.index(self._me)])
 

@@ -52,7 +52,7 @@ COMPACT_BYTES: Final = 256 * 1024
 RECORD_NAME: Final = "signer"
 
 
-class Step(IntEnum):
+class SignedStep(IntEnum):
     """What was signed, in the order of a round."""
 
     PROPOSAL = 0
@@ -324,11 +324,11 @@ def position_of(signed: Vote | Proposal) -> Position:
     """Return where in the chain a vote or proposal stands."""
     match signed:
         case Proposal():
-            step = Step.PROPOSAL
+            step = SignedStep.PROPOSAL
         case Prevote():
-            step = Step.PREVOTE
+            step = SignedStep.PREVOTE
         case Precommit():
-            step = Step.PRECOMMIT
+            step = SignedStep.PRECOMMIT
         case _:
             assert_never(signed)
     return Position(height=signed.height, round=signed.round, step=step)

@@ -68,7 +68,7 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeatState:
+class SeatView:
     """One seat as seen from outside: its process, and what its API says (None: no answer)."""
 
     seat: SeatIndex
@@ -121,7 +121,7 @@ def start_seat(cluster: Cluster, seat: SeatIndex) -> OwnedProcess:
     return start_process(command, home / "pid", cluster.log_file(seat))
 
 
-def start_all(cluster: Cluster, on_progress: Callable[[int], None] = lambda _voting: None) -> tuple[SeatState, ...]:
+def start_all(cluster: Cluster, on_progress: Callable[[int], None] = lambda _voting: None) -> tuple[SeatView, ...]:
     """Start every seat and wait until all vote; raises as start_seat() and wait_for_seats()."""
     for seat in cluster.all_seats():
         start_seat(cluster, seat)
@@ -161,17 +161,17 @@ def stop_all(cluster: Cluster) -> tuple[SeatIndex, ...]:
     return tuple(running)
 
 
-def cluster_states(cluster: Cluster, seats: Sequence[SeatIndex] | None = None) -> tuple[SeatState, ...]:
+def cluster_states(cluster: Cluster, seats: Sequence[SeatIndex] | None = None) -> tuple[SeatView, ...]:
     """Ask seats (all by default) at once what they are doing; one that does not answer has no status."""
     chosen = cluster.all_seats() if seats is None else tuple(seats)
     with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
         return tuple(pool.map(partial(seat_state, cluster), chosen))
 
 
-def seat_state(cluster: Cluster, seat: SeatIndex) -> SeatState:
+def seat_state(cluster: Cluster, seat: SeatIndex) -> SeatView:
     """Look at one seat's process and ask its API."""
     running = process_of(cluster, seat)
-    return SeatState(
+    return SeatView(
         seat=seat,
         operator=cluster.seats[seat].operator,
         site=cluster.seats[seat].site,
@@ -184,14 +184,14 @@ def seat_state(cluster: Cluster, seat: SeatIndex) -> SeatState:
 def wait_for_seats(
     cluster: Cluster,
     seats: Sequence[SeatIndex],
-    is_ready: Callable[[SeatState], bool],
+    is_ready: Callable[[SeatView], bool],
     on_progress: Callable[[int], None] = lambda _ready: None,
     seconds_max: float = READY_SECONDS_MAX,
-) -> tuple[SeatState, ...]:
+) -> tuple[SeatView, ...]:
     """Wait until every seat is ready and return their states.
 
     Args:
-        is_ready: For example `SeatState.is_voting`, or that it answers.
+        is_ready: For example `SeatView.is_voting`, or that it answers.
         on_progress: Called with the number of ready seats whenever all were asked.
 
     Raises:
@@ -228,11 +228,11 @@ def last_line(cluster: Cluster, seat: SeatIndex) -> str:
     return f"{said[-1] if said else 'it said nothing'} (log: {path})"
 
 
-def answers(state: SeatState) -> bool:
+def answers(state: SeatView) -> bool:
     """Tell whether a seat's API answers."""
     return state.status is not None
 
 
-def votes(state: SeatState) -> bool:
+def votes(state: SeatView) -> bool:
     """Tell whether a seat answers and takes part in agreement."""
     return state.is_voting

@@ -15,7 +15,7 @@ from testnet.processes import end_on_signals, ignore_signals
 
 if TYPE_CHECKING:
     from storage.identifiers import SeatIndex
-    from testnet.cluster import Cluster, SeatState
+    from testnet.cluster import Cluster, SeatView
 
 HASH_CHARACTERS_SHOWN: Final = 12
 HOLD_SECONDS: Final = 1.0
@@ -174,7 +174,7 @@ def run_status(arguments: Namespace) -> int:
     return ExitCode.DONE
 
 
-def _doing(state: SeatState) -> str:
+def _doing(state: SeatView) -> str:
     if state.process_id is None:
         return "down"
     if state.status is None:
@@ -182,7 +182,7 @@ def _doing(state: SeatState) -> str:
     return "votes" if state.status.voting else "catching up"
 
 
-def state_json(state: SeatState) -> dict[str, str | int | bool | None]:
+def state_json(state: SeatView) -> dict[str, str | int | bool | None]:
     """Return a seat as `status --json` shows it."""
     return {
         "seat": state.seat,

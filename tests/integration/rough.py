@@ -18,7 +18,7 @@ from consensus.encoding import decode
 from consensus.messages import MESSAGE_BYTES_MAX
 from node.client import bytes_source, open_client, read_client_home
 from node.entry_file import EntryReader
-from node.signer import ENTRY_BYTES_MAX, HEAD, MAGIC, SignerEntry, Step, _Line
+from node.signer import ENTRY_BYTES_MAX, HEAD, MAGIC, SignedStep, SignerEntry, _Line
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.identifiers import SeatIndex, SegmentId
 from storage.merkle import check_range
@@ -177,4 +177,4 @@ class Signatures:
 
     def _add_certificate(self, commit: CommitCertificate) -> None:
         for member, signature in zip(bitmap_members(commit.members), commit.signatures, strict=True):
-            self.add(member, commit.height, commit.round, Step.PRECOMMIT, signature)
+            self.add(member, commit.height, commit.round, SignedStep.PRECOMMIT, signature)
