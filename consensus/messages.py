@@ -1,6 +1,6 @@
 """What travels between members: the frames of `/grandest/consensus/1` and of `/grandest/catch-up/1`.
 
-A frame's payload is the canonical encoding of an array of one tagged record (`Payload`, `Request` or `Response`).
+A frame's payload is the canonical encoding of an array of one tagged record (`Envelope`, `Request` or `Response`).
 The length prefix is the network's. Limits: a consensus frame 5 MiB (a block of 4 MiB with its records, certificates
 and some slack); a catch-up request 64 KiB, its response 8 MiB (at least one decided block of the largest kind).
 Decoding checks form and bounds alone; signatures are checked by `check_vote`, `check_proposal`, `check_polka`,
@@ -155,7 +155,7 @@ Message = (
 """Everything that the consensus stream may carry."""
 
 
-class Payload(Record):
+class Envelope(Record):
     """The frame's payload: one message."""
 
     message: Message
@@ -230,14 +230,14 @@ class Response(Record):
 
 def encode_message(message: Message) -> bytes:
     """Return the payload of a consensus frame; a payload above MESSAGE_BYTES_MAX is our bug."""
-    encoded = encode(Payload(message=message))
+    encoded = encode(Envelope(message=message))
     assert len(encoded) <= MESSAGE_BYTES_MAX, f"own message of {len(encoded)} bytes"
     return encoded
 
 
 def decode_message(encoded: bytes) -> Message:
     """Read a consensus frame or raise RejectionError(OVERSIZED, MALFORMED, NOT_CANONICAL)."""
-    return decode(encoded, Payload, bytes_max=MESSAGE_BYTES_MAX).message
+    return decode(encoded, Envelope, bytes_max=MESSAGE_BYTES_MAX).message
 
 
 def encode_request(request: CatchUpRequest) -> bytes:
