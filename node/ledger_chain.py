@@ -17,9 +17,10 @@ from consensus.chain import ChainRules, check_block, check_decided, check_fresh,
 from consensus.evidence import fault_place
 from consensus.identifiers import NO_ROUND, Height
 from consensus.signing import check_signature
-from node.node_chain import Appended, RecordClaim
+from node.node_chain import Appended
 from storage.errors import FatalStoreError, StoreUnavailableError
-from storage.transactions import CommitObjects, decode_transaction, transaction_id
+from storage.record_claims import record_claims
+from storage.transactions import decode_transaction, transaction_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from consensus.signing import SignatureCheck
     from consensus.turns import ProposerOrder
     from storage.identifiers import RecordAddress
+    from storage.record_claims import RecordClaim
     from storage.stores.blocks import ChainStore
     from storage.stores.records import RecordStore
 
@@ -109,6 +111,7 @@ class LedgerChain:
             freed_segments=change.freed_segments,
             erased_records=erased,
             added_records=tuple(claim for claim in claims if claim.address in added),
+            changed_objects=change.changed_objects,
         )
 
     def decided_block(self, height: Height) -> DecidedBlock | None:
@@ -148,15 +151,7 @@ class LedgerChain:
 
     def record_claims(self, transaction: bytes) -> tuple[RecordClaim, ...]:
         """Return the records that a transaction references, in its order."""
-        body = decode_transaction(transaction).envelope.body
-        if not isinstance(body, CommitObjects):
-            return ()
-        claims = (
-            RecordClaim(tenant=body.tenant, version_id=entry.version_id, address=entry.record_address)
-            for bucket in body.buckets
-            for entry in bucket.entries
-        )
-        return tuple(dict.fromkeys(claims))
+        return record_claims(decode_transaction(transaction).envelope.body)
 
     def read_records(self, addresses: Sequence[RecordAddress]) -> dict[RecordAddress, bytes]:
         """Return those of the records that are here."""

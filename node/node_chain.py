@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from storage.record_claims import RecordClaim
 from storage.records import record_address
 
 if TYPE_CHECKING:
@@ -17,16 +18,8 @@ if TYPE_CHECKING:
     from consensus.identifiers import Height, MemberIndex, Milliseconds, TransactionId
     from consensus.proposals import Proposal
     from consensus.turns import ProposerOrder
-    from storage.identifiers import RecordAddress, SegmentId, TenantId, VersionId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordClaim:
-    """A record that a transaction references; its address is computed again from these."""
-
-    tenant: TenantId
-    version_id: VersionId
-    address: RecordAddress
+    from storage.identifiers import RecordAddress, SegmentId
+    from storage.state import ObjectName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +33,8 @@ class Appended:
     erased_records: tuple[RecordAddress, ...]
     added_records: tuple[RecordClaim, ...]
     """Referenced since this block; whoever lacks one pulls it."""
+    changed_objects: tuple[ObjectName, ...] = ()
+    """Of which some version was written, changed or deleted."""
 
 
 class NodeChain(Protocol):

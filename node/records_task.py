@@ -16,7 +16,8 @@ from consensus.errors import RejectionError
 from consensus.messages import RECORD_ADDRESSES_MAX, RecordsRequest, RecordsResponse
 from node.catch_up_task import ask
 from node.errors import PeerUnreachableError
-from node.node_chain import RecordClaim, match_records
+from node.node_chain import match_records
+from storage.record_claims import RECORD_PREFIXES, state_claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from node.catch_up_task import Asker
     from node.node_chain import Appended, NodeChain
     from storage.identifiers import RecordAddress
+    from storage.record_claims import RecordClaim
     from storage.stores.blocks import ChainStore
 
 LOGGER = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-SCAN_ENTRIES: Final = 1_024
+SCAN_ROWS: Final = 1_024
 PULLED_MAX: Final = 16 * RECORD_ADDRESSES_MAX
 """Addresses remembered as pulled lately, in case the chain erases them while they are written."""
 
@@ -110,16 +112,13 @@ class RecordsTask:
 
     def _scan(self) -> None:
         self._chain.find_unreferenced()
-        for tenant, _ in self._store.tenants():
-            after = None
-            while page := self._store.entries(tenant, after=after, limit=SCAN_ENTRIES):
-                for entry in page:
-                    address = entry.state.record_address
-                    self._wanted[address] = RecordClaim(
-                        tenant=tenant, version_id=entry.state.version_id, address=address
-                    )
+        for prefix in RECORD_PREFIXES:
+            after = prefix
+            while page := self._store.rows(prefix, after, SCAN_ROWS):
+                for state_key, encoded in page:
+                    self._wanted.update({claim.address: claim for claim in state_claims(state_key, encoded)})
                 self._drop_present()
-                after = (page[-1].bucket_tag, page[-1].name_tag)
+                after = page[-1][0]
 
     def _drop_present(self) -> None:
         for address in self._chain.read_records(tuple(self._wanted)):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from consensus.encoding import Record, decode, encode
 from consensus.genesis import GENESIS_BYTES_MAX, Genesis
-from consensus.identifiers import HASH, HEIGHT, Height, PublicKey
-from storage.identifiers import TENANT, TenantId
+from consensus.identifiers import HASH, HEIGHT, TIME, Height, PublicKey
+from storage.identifiers import SEAT, TENANT, SeatIndex, TenantId
 from storage.transactions import CERTIFICATE_BYTES_MAX, GRANTS_MAX
 
 Certificate = Annotated[bytes, Meta(min_length=1, max_length=CERTIFICATE_BYTES_MAX)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
+ByteCount = Annotated[int, TIME]
+QUOTA_UNLIMITED: Final = 2**53 - 1
 
 
 class Seat(Record):
@@ -43,6 +45,9 @@ class GenesisTenant(Record):
     tenant: Annotated[TenantId, TENANT]
     public_key: Annotated[PublicKey, HASH]
     grants: Annotated[tuple[Grant, ...], Meta(max_length=GRANTS_MAX)]
+    home: Annotated[SeatIndex, SEAT] = SeatIndex(0)
+    """The operator that answers for it and sets its quota."""
+    quota_bytes: ByteCount = QUOTA_UNLIMITED
 
 
 class StorageParameters(Record):

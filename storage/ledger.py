@@ -21,7 +21,7 @@ Rules
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 from consensus.errors import RejectionError, RejectionReason
@@ -30,6 +30,7 @@ from consensus.identifiers import Height, StateRoot
 from consensus.quorum import FaultBudget, fault_budget
 from consensus.signing import check_signature
 from storage.audits import EPOCH_KEY, AnnounceMaintenance, ReportFindings, ReportPurge
+from storage.buckets import ChangeRecords, ChangeTags, DeleteBucket, EntryKind, SetBucket, SetRetention
 from storage.faults import remember_faults
 from storage.genesis import StorageGenesis, StorageParameters, storage_genesis
 from storage.identifiers import COLUMNS_MAX, VERSION, RecordAddress, SeatIndex, SegmentId
@@ -40,20 +41,26 @@ from storage.ledger_audits import (
     report_purge,
     turn_epoch,
 )
-from storage.ledger_objects import SegmentEvents, commit_objects, complete_columns, delete_entries
+from storage.ledger_batch import SegmentEvents
+from storage.ledger_buckets import change_bucket
+from storage.ledger_objects import commit_objects, delete_entries
+from storage.ledger_segments import complete_columns
 from storage.moments import Moment, moment_of
 from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
+from storage.record_claims import record_claims
 from storage.state import (
     CHAIN_KEY,
     OUTCOMES_KEY,
     ChainState,
     GrantState,
     MemoryState,
+    ObjectName,
     OutcomesState,
     SeatState,
     StateOverlay,
     StateReader,
     TenantState,
+    changed_objects,
     grant_key,
     seat_key,
     segment_key,
@@ -62,6 +69,7 @@ from storage.state import (
 from storage.state_tree import TreeChange, root_of_tree, update
 from storage.tenants import check_sender, check_window, grant_client, revoke_client, use_sequence
 from storage.transactions import (
+    Body,
     CommitObjects,
     CompleteColumns,
     DeleteEntries,
@@ -70,6 +78,7 @@ from storage.transactions import (
     RevokeClient,
     SignedTransaction,
     decode_transaction,
+    entries_of,
     transaction_id,
     transaction_sign_bytes,
 )
@@ -107,6 +116,7 @@ class StateChange:
         freed_segments: Live no more, or never: holders delete their shards.
         added_records: Referenced since this block; whoever lacks one pulls it.
         erased_records: Given up by an entry: erased everywhere unless another entry refers to them.
+        changed_objects: Of which some version was written, changed or deleted; whoever keeps an index looks at them.
     """
 
     height: Height
@@ -118,6 +128,7 @@ class StateChange:
     freed_segments: tuple[SegmentId, ...] = ()
     added_records: tuple[RecordAddress, ...] = ()
     erased_records: tuple[RecordAddress, ...] = ()
+    changed_objects: tuple[ObjectName, ...] = ()
 
 
 def ledger_context(genesis: Genesis) -> LedgerContext:
@@ -147,7 +158,10 @@ def genesis_state(genesis: Genesis) -> StateChange:
             tenant_key(tenant.tenant),
             TenantState(
                 public_key=tenant.public_key,
+                home=tenant.home,
+                quota_bytes=tenant.quota_bytes,
                 grant_count=len(tenant.grants),
+                bucket_count=0,
                 entry_count=0,
                 entry_bytes=0,
                 segment_count=0,
@@ -180,23 +194,31 @@ def check_transaction(
 ) -> SignedTransaction:
     """Return a transaction that a block may hold, or raise RejectionError (T6)."""
     signed = decode_transaction(encoded)
-    body = signed.envelope.body
-    if isinstance(body, CommitObjects):
-        conditions = (entry.condition for bucket in body.buckets for entry in bucket.entries)
-        if not all(condition is None or len(condition) in _CONDITION_BYTES for condition in conditions):
-            raise RejectionError(RejectionReason.BAD_TRANSACTION, "a condition has 0 or 16 bytes")
+    _check_form(signed.envelope.body)
     message = transaction_sign_bytes(signed.envelope, context.members.genesis_hash)
     check(signed.envelope.sender, message, signed.signature)
     return signed
 
 
+def _check_form(body: Body) -> None:
+    """Refuse what the types of a body cannot express (T6)."""
+    conditions = list[bytes | None]()
+    if isinstance(body, SetBucket):
+        conditions.append(body.condition)
+    if isinstance(body, CommitObjects):
+        for _, entry in entries_of(body):
+            conditions.append(entry.condition)
+            is_marker = entry.details is not None and entry.details.kind is EntryKind.MARKER
+            if is_marker and (entry.extents or (entry.details is not None and entry.details.lock is not None)):
+                raise RejectionError(RejectionReason.BAD_TRANSACTION, "a marker has neither bytes nor a lock")
+    if not all(condition is None or len(condition) in _CONDITION_BYTES for condition in conditions):
+        raise RejectionError(RejectionReason.BAD_TRANSACTION, "a condition has 0 or 16 bytes")
+
+
 def records_needed(encoded: bytes) -> tuple[RecordAddress, ...]:
     """Return the addresses of the records that must travel with a transaction, each once, in its order."""
-    body = decode_transaction(encoded).envelope.body
-    if not isinstance(body, CommitObjects):
-        return ()
-    addresses = (entry.record_address for bucket in body.buckets for entry in bucket.entries)
-    return tuple(dict.fromkeys(addresses))
+    claims = record_claims(decode_transaction(encoded).envelope.body)
+    return tuple(dict.fromkeys(claim.address for claim in claims))
 
 
 def apply_block(context: LedgerContext, reader: StateReader, block: Block) -> StateChange:
@@ -223,7 +245,10 @@ def apply_transactions(
         return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
     remember_faults(overlay, height, evidence)
     events = _Events()
-    outcomes = tuple(_run(context, overlay, moment, encoded, events) for encoded in transactions)
+    outcomes = tuple(
+        _run(context, overlay, replace(moment, index=index), encoded, events)
+        for index, encoded in enumerate(transactions)
+    )
     if transactions:
         overlay.put(OUTCOMES_KEY, OutcomesState(height=height, root=outcomes_root(outcomes)))
     tree = update(reader, overlay.changes)
@@ -258,6 +283,7 @@ def _state_change(
         freed_segments=tuple(freed),
         added_records=tuple(address for address, is_live in records if is_live),
         erased_records=tuple(address for address, is_live in records if not is_live),
+        changed_objects=changed_objects(overlay.changes),
     )
 
 
@@ -282,14 +308,16 @@ def _run(context: LedgerContext, overlay: StateOverlay, moment: Moment, encoded:
 def _execute(
     context: LedgerContext, overlay: StateOverlay, moment: Moment, envelope: Envelope, events: SegmentEvents
 ) -> tuple[FailedEntry, ...]:
-    body, height = envelope.body, moment.height
+    body = envelope.body
     match body:
         case CommitObjects():
-            return commit_objects(context, overlay, height, body, events)
+            return commit_objects(context, overlay, moment, body, events)
         case DeleteEntries():
-            return delete_entries(overlay, height, body, events)
+            return delete_entries(overlay, moment, body, events)
+        case SetBucket() | DeleteBucket() | SetRetention() | ChangeTags() | ChangeRecords():
+            return change_bucket(overlay, moment, body, events)
         case CompleteColumns():
-            complete_columns(context, overlay, height, body)
+            complete_columns(context, overlay, moment.height, body)
         case GrantClient():
             grant_client(overlay, body)
         case RevokeClient():

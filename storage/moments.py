@@ -20,11 +20,13 @@ class Moment:
         time_ms: The ledger's only clock: what the proposer wrote and a quorum found near its own clocks (rule A52).
         certificate: Hash of the parent's certificate as the block embeds it. Nobody knows it before a quorum has signed
             the parent; the proposer chooses among the certificates that its precommits allow, and no more.
+        index: Of the transaction that runs, among those of the block.
     """
 
     height: Height
     time_ms: Milliseconds
     certificate: CertificateHash
+    index: int = 0
 
 
 def moment_of(block: Block) -> Moment:

@@ -49,6 +49,16 @@ class FailureReason(StrEnum):
     GRANTS_FULL = "grants_full"
     EPOCH_OVER = "epoch_over"
     BAD_MAINTENANCE = "bad_maintenance"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    BUCKET_UNKNOWN = "bucket_unknown"
+    BUCKET_NOT_EMPTY = "bucket_not_empty"
+    BUCKETS_FULL = "buckets_full"
+    SETTINGS_KEPT = "settings_kept"
+    VERSIONING_OFF = "versioning_off"
+    VERSION_NEEDED = "version_needed"
+    VERSION_TAKEN = "version_taken"
+    LOCK_OFF = "lock_off"
+    RETAINED = "retained"
 
 
 BEFORE_RUNNING: Final = frozenset(

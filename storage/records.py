@@ -9,16 +9,18 @@ The commitment names the bucket key, hence one plaintext, one object key and one
 address binds a record to its tenant and version, so that no tenant can refer to another's; any member recomputes it.
 Sealing a version's record again (other metadata, another bucket key) takes a fresh salt.
 
-A sealed record has at most 16 KiB: 400 sealings (parts of one upload) and little else.
+A sealed record has at most 16 KiB. An object of many sealings (parts of one upload) keeps their list as a sealing of
+its own, before its first frame.
 """
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Final
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from consensus.encoding import Record, decode, encode
 from consensus.errors import RejectionError, RejectionReason
@@ -39,8 +41,10 @@ from storage.sealing import (
     SealingSalt,
     SecretKey,
     plain_bytes_in,
+    seal_committed,
     seal_range,
     sealed_bytes,
+    unseal_committed,
     unseal_range,
 )
 from storage.tags import NAME_BYTES_MAX, BucketKeys, name_bytes, name_tag
@@ -51,32 +55,89 @@ RECORD_HEAD_BYTES: Final = SALT_BYTES + COMMITMENT_BYTES
 RECORD_BYTES_MIN: Final = RECORD_HEAD_BYTES + FRAME_TAG_BYTES
 WRAPPED_KEY_BYTES: Final = SECRET_BYTES + FRAME_TAG_BYTES
 SEALINGS_MAX: Final = 400
-USER_METADATA_MAX: Final = 64
-"""Pairs; together at most USER_METADATA_BYTES_MAX, as in S3."""
+SEALINGS_INLINE_MAX: Final = 64
+"""More of them are kept in a part list: about 160 bytes each with their part, 10 KiB of the 16."""
+PARTS_MAX: Final = 10_000
+"""As in S3."""
+PART_LIST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""PARTS_MAX times at most 300 bytes."""
+PAIRS_MAX: Final = 64
+PAIR_BYTES_MAX: Final = 8_192
 USER_METADATA_BYTES_MAX: Final = 2048
+"""Of all pairs, as in S3."""
+PAIRS_BYTES_MAX: Final = 12 * 1024
+"""Of headers and of tags, together."""
 ETAG_BYTES_MAX: Final = 128
+CHECKSUM_BYTES_MAX: Final = 128
+CHECKSUMS_MAX: Final = 8
 CONTENT_TYPE_BYTES_MAX: Final = 256
+
+Pairs = Annotated[
+    tuple[
+        tuple[
+            Annotated[str, Meta(min_length=1, max_length=PAIR_BYTES_MAX)],
+            Annotated[str, Meta(max_length=PAIR_BYTES_MAX)],
+        ],
+        ...,
+    ],
+    Meta(max_length=PAIRS_MAX),
+]
+"""Names and texts."""
+
+
+class ChecksumKind(StrEnum):
+    """Whether a checksum is of the object's bytes, or of the checksums of its parts."""
+
+    FULL_OBJECT = "full_object"
+    COMPOSITE = "composite"
+
+
+class ObjectChecksum(Record):
+    """A checksum that a tenant's tool asked to keep, in the text that it is told again."""
+
+    algorithm: Annotated[str, Meta(min_length=1, max_length=16)]
+    text: Annotated[str, Meta(min_length=1, max_length=CHECKSUM_BYTES_MAX)]
+    kind: ChecksumKind
+
+
+class ObjectPart(Record):
+    """One part of an upload in parts, beside its sealing: its number, and what a tool may ask of it later."""
+
+    number: Annotated[int, Meta(ge=1, le=PARTS_MAX)]
+    etag: Annotated[str, Meta(max_length=ETAG_BYTES_MAX)]
+    checksum: Annotated[str, Meta(max_length=CHECKSUM_BYTES_MAX)]
+
+
+class PartList(Record):
+    """The sealings and parts of an object that has too many for its record; sealed before the object's first frame."""
+
+    sealings: Annotated[tuple[Sealing, ...], Meta(min_length=1, max_length=PARTS_MAX)]
+    parts: Annotated[tuple[ObjectPart, ...], Meta(max_length=PARTS_MAX)]
 
 
 class ObjectRecord(Record):
-    """What a tenant wants to know of an object version; lengths in Unicode characters are checked in bytes as well."""
+    """What a tenant wants to know of an object version; lengths in Unicode characters are checked in bytes as well.
+
+    Attributes:
+        headers: What a gateway tells again as it was told (Cache-Control, Content-Encoding and the like), and keeps.
+        tags: As they were written with the object; a second record replaces them.
+        sealings: In order; none when `part_list` tells where they are.
+        parts: One for each sealing, or none.
+        part_list: The sealing of a PartList that the object's first extents hold; its domain is PART_LIST.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=NAME_BYTES_MAX)]
     plain_bytes: Annotated[int, Meta(ge=0, le=PLAIN_BYTES_MAX)]
     etag: Annotated[str, Meta(max_length=ETAG_BYTES_MAX)]
     content_type: Annotated[str, Meta(max_length=CONTENT_TYPE_BYTES_MAX)]
-    user_metadata: Annotated[
-        tuple[
-            tuple[
-                Annotated[str, Meta(min_length=1, max_length=USER_METADATA_BYTES_MAX)],
-                Annotated[str, Meta(max_length=USER_METADATA_BYTES_MAX)],
-            ],
-            ...,
-        ],
-        Meta(max_length=USER_METADATA_MAX),
-    ]
+    user_metadata: Pairs
     modified_ms: Annotated[Milliseconds, TIME]
-    sealings: Annotated[tuple[Sealing, ...], Meta(min_length=1, max_length=SEALINGS_MAX)]
+    sealings: Annotated[tuple[Sealing, ...], Meta(max_length=SEALINGS_MAX)]
+    headers: Pairs = ()
+    checksums: Annotated[tuple[ObjectChecksum, ...], Meta(max_length=CHECKSUMS_MAX)] = ()
+    tags: Pairs = ()
+    parts: Annotated[tuple[ObjectPart, ...], Meta(max_length=SEALINGS_MAX)] = ()
+    part_list: Sealing | None = None
 
 
 class RecordContents(Record):
@@ -112,16 +173,16 @@ def seal_record(object_record: ObjectRecord, object_key: ObjectKey, keys: Bucket
     seal_range(wrapping_key, object_key.reveal(), 0, RangeEnd.LAST, wrapped_key)
     contents = encode(RecordContents(object_record=object_record, wrapped_object_key=bytes(wrapped_key)))
     sealed_byte_count = RECORD_HEAD_BYTES + sealed_bytes(len(contents))
+    check_record_bytes(sealed_byte_count)
+    return seal_committed(keys.bucket_key, SealingDomain.RECORD, contents, salt)
+
+
+def check_record_bytes(sealed_byte_count: int) -> None:
+    """Refuse a sealed record that is longer than records are; raises RejectionError(OVERSIZED)."""
     if sealed_byte_count > RECORD_BYTES_MAX:
         raise RejectionError(
             RejectionReason.OVERSIZED, f"record of {sealed_byte_count} bytes, {RECORD_BYTES_MAX} allowed"
         )
-    record_key = SealingKey(keys.bucket_key, SealingDomain.RECORD, salt)
-    sealed = bytearray(sealed_byte_count)
-    sealed[:RECORD_HEAD_BYTES] = salt + record_key.commitment
-    with memoryview(sealed) as view:
-        seal_range(record_key, contents, 0, RangeEnd.LAST, view[RECORD_HEAD_BYTES:])
-    return bytes(sealed)
 
 
 def unseal_record(sealed: bytes, keys: BucketKeys, expected: NameTag) -> OpenedRecord:
@@ -133,15 +194,12 @@ def unseal_record(sealed: bytes, keys: BucketKeys, expected: NameTag) -> OpenedR
     """
     if not RECORD_BYTES_MIN <= len(sealed) <= RECORD_BYTES_MAX:
         raise UnsealError(f"a record of {len(sealed)} bytes")
-    salt = SealingSalt(sealed[:SALT_BYTES])
-    record_key = SealingKey(keys.bucket_key, SealingDomain.RECORD, salt)
-    if not hmac.compare_digest(record_key.commitment, sealed[SALT_BYTES:RECORD_HEAD_BYTES]):
-        raise UnsealError("the record is sealed under another key")
-    contents = decode(_open(record_key, sealed[RECORD_HEAD_BYTES:]), RecordContents, bytes_max=RECORD_BYTES_MAX)
+    plain = unseal_committed(keys.bucket_key, SealingDomain.RECORD, sealed)
+    contents = decode(plain, RecordContents, bytes_max=RECORD_BYTES_MAX)
     check_object_record(contents.object_record)
     if name_tag(keys.tag_key, contents.object_record.name) != expected:
         raise UnsealError("the record is about another name")
-    wrapping_key = SealingKey(keys.bucket_key, SealingDomain.OBJECT_KEY, salt)
+    wrapping_key = SealingKey(keys.bucket_key, SealingDomain.OBJECT_KEY, SealingSalt(sealed[:SALT_BYTES]))
     object_key = ObjectKey(SecretKey(_open(wrapping_key, contents.wrapped_object_key)))
     return OpenedRecord(object_record=contents.object_record, object_key=object_key)
 
@@ -159,18 +217,49 @@ def check_object_record(object_record: ObjectRecord) -> None:
         RejectionError: BAD_RECORD.
     """
     name_bytes(object_record.name, NAME_BYTES_MAX, "object")
-    sealed_plain_bytes = sum(sealing.plain_bytes for sealing in object_record.sealings)
+    if object_record.part_list is None:
+        _check_sealings(object_record, SEALINGS_MAX)
+    elif object_record.sealings or object_record.parts:
+        raise RejectionError(RejectionReason.BAD_RECORD, "sealings both in the record and in a part list")
+    _check_pairs("user metadata", (object_record.user_metadata,), USER_METADATA_BYTES_MAX)
+    _check_pairs("headers and tags", (object_record.headers, object_record.tags), PAIRS_BYTES_MAX)
+    _utf8_bytes(object_record.etag + object_record.content_type)
+
+
+def with_parts(object_record: ObjectRecord, part_list: PartList) -> ObjectRecord:
+    """Return a record with the sealings and parts that its part list holds.
+
+    Raises:
+        RejectionError: BAD_RECORD; the list is not this object's.
+    """
+    whole = replace(object_record, sealings=part_list.sealings, parts=part_list.parts, part_list=None)
+    _check_sealings(whole, PARTS_MAX)
+    return whole
+
+
+def decode_part_list(encoded: bytes) -> PartList:
+    """Read an opened part list or raise RejectionError."""
+    return decode(encoded, PartList, bytes_max=PART_LIST_BYTES_MAX)
+
+
+def _check_sealings(object_record: ObjectRecord, sealings_max: int) -> None:
+    sealings, parts = object_record.sealings, object_record.parts
+    sealed_plain_bytes = sum(sealing.plain_bytes for sealing in sealings)
     if sealed_plain_bytes != object_record.plain_bytes:
         detail = f"sealings of {sealed_plain_bytes} bytes for an object of {object_record.plain_bytes}"
         raise RejectionError(RejectionReason.BAD_RECORD, detail)
-    if not 1 <= len(object_record.sealings) <= SEALINGS_MAX:
-        raise RejectionError(RejectionReason.BAD_RECORD, f"{len(object_record.sealings)} sealings")
-    if len({sealing.salt for sealing in object_record.sealings}) != len(object_record.sealings):
+    if not 1 <= len(sealings) <= sealings_max:
+        raise RejectionError(RejectionReason.BAD_RECORD, f"{len(sealings)} sealings")
+    if parts and len(parts) != len(sealings):
+        raise RejectionError(RejectionReason.BAD_RECORD, f"{len(parts)} parts in {len(sealings)} sealings")
+    if len({sealing.salt for sealing in sealings}) != len(sealings):
         raise RejectionError(RejectionReason.BAD_RECORD, "one salt in two sealings")
-    metadata_bytes = sum(_utf8_bytes(name) + _utf8_bytes(text) for name, text in object_record.user_metadata)
-    if metadata_bytes > USER_METADATA_BYTES_MAX or len(object_record.user_metadata) > USER_METADATA_MAX:
-        raise RejectionError(RejectionReason.BAD_RECORD, f"user metadata of {metadata_bytes} bytes")
-    _utf8_bytes(object_record.etag + object_record.content_type)
+
+
+def _check_pairs(what: str, lists: tuple[tuple[tuple[str, str], ...], ...], bytes_max: int) -> None:
+    pair_bytes = sum(_utf8_bytes(name) + _utf8_bytes(text) for pairs in lists for name, text in pairs)
+    if pair_bytes > bytes_max or any(len(pairs) > PAIRS_MAX for pairs in lists):
+        raise RejectionError(RejectionReason.BAD_RECORD, f"{what} of {pair_bytes} bytes")
 
 
 def _utf8_bytes(text: str) -> int:

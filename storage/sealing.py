@@ -40,6 +40,7 @@ from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, FRAME_TAG_BYTES
 SECRET_BYTES: Final = 32
 SALT_BYTES: Final = 32
 COMMITMENT_BYTES: Final = 32
+COMMITTED_HEAD_BYTES: Final = SALT_BYTES + COMMITMENT_BYTES
 NONCE_BYTES: Final = 12
 PLAIN_BYTES_MAX: Final = 5 * 1024**4
 """One sealing: 5 TiB, the longest object of S3; GCM's bound on blocks per key stays 2**50 away."""
@@ -56,6 +57,10 @@ class SealingDomain(StrEnum):
     OBJECT = "grandest/1/seal/object"
     RECORD = "grandest/1/seal/record"
     OBJECT_KEY = "grandest/1/seal/object-key"
+    PART_LIST = "grandest/1/seal/part-list"
+    TAGS = "grandest/1/seal/tags"
+    SETTINGS = "grandest/1/seal/settings"
+    ACCESS = "grandest/1/seal/access"
 
 
 class RangeEnd(Enum):
@@ -230,6 +235,45 @@ def unseal_range(
             piece = target[start : start + len(frame) - FRAME_TAG_BYTES]
             sealing_key.unseal_frame(frame, first_frame + i, _end_of(i, frames, end), piece)
     return written
+
+
+def seal_committed(parent: SecretKey, domain: SealingDomain, plain: bytes, salt: SealingSalt) -> bytes:
+    """Return salt || key commitment || frames: what opens under one key alone, however it was made."""
+    sealing_key = SealingKey(parent, domain, salt)
+    sealed = bytearray(COMMITTED_HEAD_BYTES + sealed_bytes(len(plain)))
+    sealed[:COMMITTED_HEAD_BYTES] = salt + sealing_key.commitment
+    with memoryview(sealed) as view:
+        seal_range(sealing_key, plain, 0, RangeEnd.LAST, view[COMMITTED_HEAD_BYTES:])
+    return bytes(sealed)
+
+
+def unseal_committed(parent: SecretKey, domain: SealingDomain, sealed: bytes) -> bytes:
+    """Return what seal_committed() sealed.
+
+    Raises:
+        UnsealError: Another key, which the commitment shows, or changed bytes.
+    """
+    sealing_key = _recorded_key(parent, domain, sealed)
+    if not _commits(sealing_key, sealed):
+        raise UnsealError("the record is sealed under another key")
+    plain = bytearray(plain_bytes_in(len(sealed) - COMMITTED_HEAD_BYTES))
+    unseal_range(sealing_key, sealed[COMMITTED_HEAD_BYTES:], 0, RangeEnd.LAST, plain)
+    return bytes(plain)
+
+
+def is_sealed_under(parent: SecretKey, domain: SealingDomain, sealed: bytes) -> bool:
+    """Say whether the commitment of a sealed record is that of this key; raises UnsealError when it is no record."""
+    return _commits(_recorded_key(parent, domain, sealed), sealed)
+
+
+def _recorded_key(parent: SecretKey, domain: SealingDomain, sealed: bytes) -> SealingKey:
+    if len(sealed) < COMMITTED_HEAD_BYTES + FRAME_TAG_BYTES:
+        raise UnsealError(f"a record of {len(sealed)} bytes")
+    return SealingKey(parent, domain, SealingSalt(sealed[:SALT_BYTES]))
+
+
+def _commits(sealing_key: SealingKey, sealed: bytes) -> bool:
+    return hmac.compare_digest(sealing_key.commitment, sealed[SALT_BYTES:COMMITTED_HEAD_BYTES])
 
 
 def plain_bytes_in(sealed_byte_count: int) -> int:

@@ -7,7 +7,9 @@ Every value is authenticated by the state tree under its state key:
     "t" tenant (16)                    a tenant: its key and what it uses                  TenantState
     "g" tenant (16) public key (32)    a client that acts for a tenant                     GrantState
     "n" public key (32)                the sequence numbers a sender has used              SenderState
+    "b" tenant bucket (16 each)        a bucket: versioning, lock, its settings record     BucketState
     "e" tenant bucket name (16 each)   an entry: the current version of an object          EntryState
+    "v" tenant bucket name version     an older version of an object                       EntryState
     "x" segment id (32)                a segment: coding, roots, columns vouched for       SegmentState
     "o"                                outcomes of the last block that had transactions    OutcomesState
     "f" member kind height round       a proven fault (faults.py)                          FaultState
@@ -25,12 +27,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 from msgspec import Meta
 
 from consensus.encoding import Record, RecordT, decode, encode
-from consensus.identifiers import HASH, HEIGHT, TIME, GenesisHash, Height, MerkleRoot, PublicKey
-from storage.genesis import Certificate, Seat, StorageParameters
+from consensus.identifiers import HASH, HEIGHT, GenesisHash, Height, MerkleRoot, PublicKey
+from storage.buckets import NULL_VERSION, EntryKind, ObjectLock, Versioning, VersionLock
+from storage.genesis import ByteCount, Certificate, Seat, StorageParameters
 from storage.identifiers import (
     COLUMN,
     COLUMNS_MAX,
     ROOT,
+    SEAT,
     SEGMENT_BYTES,
     TENANT,
     VERSION,
@@ -46,11 +50,15 @@ from storage.identifiers import (
 from storage.transactions import GRANTS_MAX, REFERENCES_MAX, SEQUENCES_KEPT, Sequence, StoredExtent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-STATE_VALUE_BYTES_MAX: Final = 256 * 1024
+STATE_VALUE_BYTES_MAX: Final = 512 * 1024
 """An entry of REFERENCES_MAX extents of at most 46 bytes is the largest value."""
+BUCKETS_MAX: Final = 10_000
+"""Of one tenant, those that hold uploads included."""
+BUCKET_PREFIX: Final = b"b"
 ENTRY_PREFIX: Final = b"e"
+VERSION_PREFIX: Final = b"v"
 SEGMENT_PREFIX: Final = b"x"
 TENANT_PREFIX: Final = b"t"
 GRANT_PREFIX: Final = b"g"
@@ -58,8 +66,9 @@ FAULT_PREFIX: Final = b"f"
 CHAIN_KEY: Final = b"c"
 OUTCOMES_KEY: Final = b"o"
 
-Count = Annotated[int, TIME]
+Count = ByteCount
 """Counts and byte sums stay exact in readers that use doubles."""
+EntryOrder = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class ChainState(Record, tag=1):
@@ -77,10 +86,17 @@ class SeatState(Record, tag=2):
 
 
 class TenantState(Record, tag=3):
-    """A tenant's own key and what it uses now; bytes of entries are sealed bytes, of segments before parity."""
+    """A tenant's own key, its home operator, and what it may use and uses now.
+
+    Entries are versions and markers; their bytes are sealed bytes, those of segments before parity. The quota bounds
+    the bytes of segments.
+    """
 
     public_key: Annotated[PublicKey, HASH]
+    home: Annotated[SeatIndex, SEAT]
+    quota_bytes: Count
     grant_count: Annotated[int, Meta(ge=0, le=GRANTS_MAX)]
+    bucket_count: Annotated[int, Meta(ge=0, le=BUCKETS_MAX)]
     entry_count: Count
     entry_bytes: Count
     segment_count: Count
@@ -100,12 +116,29 @@ class SenderState(Record, tag=5):
 
 
 class EntryState(Record, tag=6):
-    """The current version of an object: its record, and where its sealed bytes lie, in order."""
+    """A version of an object, or a marker: its records, and where its sealed bytes lie, in order.
+
+    Versions of one name are a list, newest first: `older` and `newer` are names of versions (NULL_VERSION for the null
+    one). The current version, under "e", has nothing newer.
+    """
 
     version_id: Annotated[VersionId, VERSION]
     record_address: Annotated[RecordAddress, HASH]
     extents: Annotated[tuple[StoredExtent, ...], Meta(max_length=REFERENCES_MAX)]
     height: Annotated[Height, HEIGHT]
+    order: EntryOrder
+    """Among those that its block wrote; with the height, versions of a name in order of time."""
+    kind: EntryKind
+    is_null: bool
+    lock: VersionLock | None
+    tags_address: Annotated[RecordAddress, HASH] | None
+    older: Annotated[VersionId, VERSION] | None
+    newer: Annotated[VersionId, VERSION] | None
+
+    @property
+    def version_name(self) -> VersionId:
+        """Return what names this version among those of its object."""
+        return NULL_VERSION if self.is_null else self.version_id
 
 
 class SegmentState(Record, tag=7):
@@ -131,6 +164,18 @@ class FreedState(Record, tag=10):
     """A segment was freed at this height. Its id names no other coding, nor the same one again (rule T8)."""
 
     height: Annotated[Height, HEIGHT]
+
+
+class BucketState(Record, tag=11):
+    """A bucket: its sealed settings record, what the chain enforces, and how many versions and markers it has."""
+
+    version_id: Annotated[VersionId, VERSION]
+    record_address: Annotated[RecordAddress, HASH]
+    versioning: Versioning
+    lock: ObjectLock | None
+    entry_count: Count
+    height: Annotated[Height, HEIGHT]
+    """At which it was made."""
 
 
 class StateReader(Protocol):
@@ -170,6 +215,16 @@ def entry_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> byt
     return ENTRY_PREFIX + tenant + bucket_tag + name_tag
 
 
+def bucket_state_key(tenant: TenantId, bucket_tag: BucketTag) -> bytes:
+    """Return the state key of a bucket."""
+    return BUCKET_PREFIX + tenant + bucket_tag
+
+
+def version_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag, version: VersionId) -> bytes:
+    """Return the state key of a version that is not the current one."""
+    return VERSION_PREFIX + tenant + bucket_tag + name_tag + version
+
+
 def segment_key(segment_id: SegmentId) -> bytes:
     """Return the state key of a segment."""
     return SEGMENT_PREFIX + segment_id
@@ -189,6 +244,23 @@ def read_state(reader: StateReader, state_key: bytes, record_type: type[RecordT]
     """Return the record under a state key, None when there is none."""
     encoded = reader.value(state_key)
     return None if encoded is None else decode_state(encoded, record_type)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """Whose object, in which bucket, under which name."""
+
+    tenant: TenantId
+    bucket_tag: BucketTag
+    name_tag: NameTag
+
+
+def changed_objects(state_keys: Iterable[bytes]) -> tuple[ObjectName, ...]:
+    """Return the objects of which some version stands under these state keys, each once."""
+    names = dict.fromkeys(
+        state_key[1:49] for state_key in state_keys if state_key[:1] in {ENTRY_PREFIX, VERSION_PREFIX}
+    )
+    return tuple(ObjectName(TenantId(name[:16]), BucketTag(name[16:32]), NameTag(name[32:])) for name in names)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
     tenant tag key   = HKDF-SHA256(first master key, no salt, "grandest/1/tenant-tag")
     bucket tag       = HMAC-SHA256(tenant tag key, bucket name)[:16]
+    uploads tag      = HMAC-SHA256(tenant tag key, bucket name || NUL || "uploads")[:16]
     bucket tag key   = HKDF-SHA256(tenant tag key, no salt, "grandest/1/bucket-tag" || NUL || bucket tag)
     name tag         = HMAC-SHA256(bucket tag key, object name)[:16]
     bucket key       = HKDF-SHA256(current master key, no salt, "grandest/1/bucket" || NUL || bucket tag)
@@ -36,6 +37,7 @@ NAME_BYTES_MAX: Final = 1024
 BUCKET_NAME_BYTES_MAX: Final = 63
 """As in S3."""
 
+_UPLOADS: Final = b"\0uploads"
 _TENANT_TAG: Final = b"grandest/1/tenant-tag"
 _BUCKET_TAG: Final = b"grandest/1/bucket-tag\0"
 _BUCKET: Final = b"grandest/1/bucket\0"
@@ -62,7 +64,14 @@ def bucket_tag(tag_key: TenantTagKey, bucket_name: str) -> BucketTag:
         RejectionError: BAD_RECORD for an empty, overlong or unencodable name.
     """
     encoded = name_bytes(bucket_name, BUCKET_NAME_BYTES_MAX, "bucket")
+    if b"\0" in encoded:
+        raise RejectionError(RejectionReason.BAD_RECORD, "a bucket's name with a NUL")
     return BucketTag(_tag(tag_key, encoded))
+
+
+def uploads_tag(tag_key: TenantTagKey, bucket_name: str) -> BucketTag:
+    """Return the handle of the bucket that holds the parts of uploads into a bucket; no bucket has such a name."""
+    return BucketTag(_tag(tag_key, name_bytes(bucket_name, BUCKET_NAME_BYTES_MAX, "bucket") + _UPLOADS))
 
 
 def bucket_tag_key(tag_key: TenantTagKey, tag: BucketTag) -> BucketTagKey:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from bisect import insort
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from consensus.errors import RejectionError, RejectionReason
 from storage.audits import SeatDuty
 from storage.outcomes import FailedTransactionError, FailureReason
@@ -109,7 +111,7 @@ def grant_client(overlay: StateOverlay, body: GrantClient) -> None:
     if tenant.grant_count == GRANTS_MAX:
         raise FailedTransactionError(FailureReason.GRANTS_FULL)
     overlay.put(state_key, GrantState(certificate=body.certificate))
-    overlay.put(tenant_key(body.tenant), _with_grants(tenant, tenant.grant_count + 1))
+    overlay.put(tenant_key(body.tenant), replace(tenant, grant_count=tenant.grant_count + 1))
 
 
 def revoke_client(overlay: StateOverlay, body: RevokeClient) -> None:
@@ -119,7 +121,7 @@ def revoke_client(overlay: StateOverlay, body: RevokeClient) -> None:
     if overlay.value(state_key) is None:
         raise FailedTransactionError(FailureReason.GRANT_UNKNOWN)
     overlay.delete(state_key)
-    overlay.put(tenant_key(body.tenant), _with_grants(tenant, tenant.grant_count - 1))
+    overlay.put(tenant_key(body.tenant), replace(tenant, grant_count=tenant.grant_count - 1))
 
 
 def has_granted(reader: StateReader, tenant: TenantId, public_key: PublicKey) -> bool:
@@ -128,17 +130,6 @@ def has_granted(reader: StateReader, tenant: TenantId, public_key: PublicKey) ->
     if state is None:
         return False
     return public_key == state.public_key or reader.value(grant_key(tenant, public_key)) is not None
-
-
-def _with_grants(tenant: TenantState, grant_count: int) -> TenantState:
-    return TenantState(
-        public_key=tenant.public_key,
-        grant_count=grant_count,
-        entry_count=tenant.entry_count,
-        entry_bytes=tenant.entry_bytes,
-        segment_count=tenant.segment_count,
-        segment_bytes=tenant.segment_bytes,
-    )
 
 
 def _admission_reason(reason: FailureReason) -> RejectionReason:

@@ -8,7 +8,7 @@ none of them and, once that many are kept, above the lowest. So one sender may h
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
 
@@ -27,6 +27,7 @@ from consensus.identifiers import (
 )
 from consensus.signing import Domain, SignatureMaker, domain_hash, sign_bytes
 from storage.audits import SeatDuty
+from storage.buckets import BucketChange, EntryDetails, NewBucket
 from storage.identifiers import (
     COLUMNS_MAX,
     ROOT,
@@ -46,13 +47,18 @@ from storage.identifiers import (
 )
 from storage.receipts import Receipt
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 TRANSACTION_VERSION: Final = 1
 SEQUENCES_KEPT: Final = 64
 SEGMENTS_MAX: Final = 2_048
 """Per transaction: 2,048 x about 340 bytes stay under TRANSACTION_BYTES_MAX with their receipts."""
 ENTRIES_MAX: Final = 8_192
 """Per transaction and over all its buckets: 8,192 x 80 bytes."""
-REFERENCES_MAX: Final = SEGMENTS_MAX
+REFERENCES_MAX: Final = 10_240
+"""Of one entry: 10,000 parts of up to a segment each, 460 KB; an object of up to 160 GiB."""
+NEW_BUCKETS_MAX: Final = 64
 CERTIFICATE_BYTES_MAX: Final = 1_024
 SMALL_BYTES_MAX: Final = 4 * 1024
 SMALL_REMEMBERED_MAX: Final = 1_024
@@ -91,9 +97,10 @@ class SegmentCommit(Record):
 
 
 class EntryCommit(Record):
-    """An object version as it is committed.
+    """An object version, or a marker that says that there is none, as it is committed.
 
-    Condition: None for any, empty for must be absent, 16 bytes for the version that is replaced.
+    Condition: None for any, empty for must be absent, 16 bytes for the version that is replaced. A marker is absence.
+    Details: None for an object that its bucket's default retains, or nothing.
     """
 
     name_tag: Annotated[NameTag, TAG]
@@ -101,6 +108,7 @@ class EntryCommit(Record):
     record_address: Annotated[RecordAddress, HASH]
     extents: Annotated[tuple[Extent | StoredExtent, ...], Meta(max_length=REFERENCES_MAX)]
     condition: Annotated[bytes, Meta(max_length=16)] | None
+    details: EntryDetails | None = None
 
 
 class BucketEntries(Record):
@@ -111,16 +119,24 @@ class BucketEntries(Record):
 
 
 class CommitObjects(Record, tag=1):
-    """A batch of segments and entries of one tenant, with the holders' receipts for all its segments."""
+    """A batch of segments and entries of one tenant, with the holders' receipts for all its segments.
+
+    New buckets are made before the entries, those that are there already left as they are.
+    """
 
     tenant: Annotated[TenantId, TENANT]
     segments: Annotated[tuple[SegmentCommit, ...], Meta(max_length=SEGMENTS_MAX)]
     buckets: Annotated[tuple[BucketEntries, ...], Meta(max_length=ENTRIES_MAX)]
     receipts: Annotated[tuple[Receipt, ...], Meta(max_length=64)]
+    new_buckets: Annotated[tuple[NewBucket, ...], Meta(max_length=NEW_BUCKETS_MAX)] = ()
 
 
 class EntryName(Record):
-    """An entry to delete; the version guards against deleting what was written since. None: whatever is there."""
+    """An entry to delete.
+
+    With a version (NULL_VERSION for the null one) that version goes, wherever it lies. Without one, whatever is there:
+    only where versioning is off; elsewhere a marker is committed instead.
+    """
 
     bucket_tag: Annotated[BucketTag, TAG]
     name_tag: Annotated[NameTag, TAG]
@@ -132,6 +148,7 @@ class DeleteEntries(Record, tag=2):
 
     tenant: Annotated[TenantId, TENANT]
     entries: Annotated[tuple[EntryName, ...], Meta(min_length=1, max_length=ENTRIES_MAX)]
+    bypass_governance: bool = False
 
 
 class CompleteColumns(Record, tag=3):
@@ -157,7 +174,7 @@ class RevokeClient(Record, tag=5):
     public_key: Annotated[PublicKey, HASH]
 
 
-Body = CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient | SeatDuty
+Body = CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient | BucketChange | SeatDuty
 
 
 class Envelope(Record):
@@ -175,6 +192,13 @@ class SignedTransaction(Record):
 
     envelope: Envelope
     signature: Annotated[Signature, SIGNATURE]
+
+
+def entries_of(body: CommitObjects) -> Iterator[tuple[BucketTag, EntryCommit]]:
+    """Give a commit's entries in order, each with its bucket."""
+    for bucket in body.buckets:
+        for entry in bucket.entries:
+            yield bucket.bucket_tag, entry
 
 
 def transaction_sign_bytes(envelope: Envelope, genesis_hash: GenesisHash) -> bytes:

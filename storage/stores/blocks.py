@@ -245,7 +245,7 @@ class ChainStore:
 
     def faults(self) -> tuple[Fault, ...]:
         """Return the first LIST_MAX faults on chain, by member, kind, height and round."""
-        return tuple(read_fault(*row) for row in self._list(FAULT_PREFIX, FAULT_PREFIX, LIST_MAX))
+        return tuple(read_fault(*row) for row in self.rows(FAULT_PREFIX, FAULT_PREFIX, LIST_MAX))
 
     def is_known_fault(self, evidence: Evidence) -> bool:
         """Say whether the fault that evidence proves is on chain."""
@@ -282,7 +282,7 @@ class ChainStore:
     ) -> tuple[ListedEntry, ...]:
         """Return entries of a tenant, or of one bucket, in order of their tags, behind `after`."""
         place = b"" if after is None else b"".join(after)
-        rows = self._list(ENTRY_PREFIX + tenant + (bucket_tag or b""), ENTRY_PREFIX + tenant + place, limit)
+        rows = self.rows(ENTRY_PREFIX + tenant + (bucket_tag or b""), ENTRY_PREFIX + tenant + place, limit)
         return tuple(
             ListedEntry(
                 bucket_tag=BucketTag(state_key[17:33]),
@@ -300,17 +300,17 @@ class ChainStore:
         self, *, after: SegmentId | None = None, limit: int = LIST_MAX
     ) -> tuple[tuple[SegmentId, SegmentState], ...]:
         """Return live segments in order of their ids, behind `after`."""
-        rows = self._list(SEGMENT_PREFIX, SEGMENT_PREFIX + (after or b""), limit)
+        rows = self.rows(SEGMENT_PREFIX, SEGMENT_PREFIX + (after or b""), limit)
         return tuple((SegmentId(state_key[1:]), decode_state(encoded, SegmentState)) for state_key, encoded in rows)
 
     def tenants(self) -> tuple[tuple[TenantId, TenantState], ...]:
         """Return the first LIST_MAX tenants in order of their ids."""
-        rows = self._list(TENANT_PREFIX, TENANT_PREFIX, LIST_MAX)
+        rows = self.rows(TENANT_PREFIX, TENANT_PREFIX, LIST_MAX)
         return tuple((TenantId(state_key[1:]), decode_state(encoded, TenantState)) for state_key, encoded in rows)
 
     def grants(self, tenant: TenantId) -> tuple[tuple[PublicKey, GrantState], ...]:
         """Return the clients that act for a tenant."""
-        rows = self._list(GRANT_PREFIX + tenant, GRANT_PREFIX + tenant, LIST_MAX)
+        rows = self.rows(GRANT_PREFIX + tenant, GRANT_PREFIX + tenant, LIST_MAX)
         return tuple((PublicKey(state_key[17:]), decode_state(encoded, GrantState)) for state_key, encoded in rows)
 
     def proof(self, state_key: bytes) -> StateProof:
@@ -354,7 +354,7 @@ class ChainStore:
             while len(self._checked) > CHECKED_MAX:
                 self._checked.popitem(last=False)
 
-    def _list(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def rows(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return state keys under a prefix, strictly behind `after` unless that is a prefix itself."""
         start = max(VALUE_ROWS + after + (b"\0" if len(after) > len(prefix) else b""), VALUE_ROWS + prefix)
         rows = self._database.scan(VALUE_ROWS + prefix, start=start, rows_max=min(max(limit, 1), LIST_MAX))

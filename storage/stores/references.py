@@ -1,6 +1,6 @@
-"""Which records the entries refer to, beside the state and derived from it alone.
+"""Which records entries and buckets refer to, beside the state and derived from it alone.
 
-    "a" record address (32)    whose entries refer to the record, and how many         RecordReferences
+    "a" record address (32)    whose state refers to the record, and how often         RecordReferences
 
 Rows change in the batch of the block that changes the entries, so they are as true as the state is. A record is erased
 when it has no row, and never otherwise (rule S34); whoever may read its tenant's shards may read it (rule S20).
@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from consensus.encoding import Record, decode, encode
 from storage.identifiers import TENANT, RecordAddress, TenantId
-from storage.state import ENTRY_PREFIX, EntryState, decode_state
+from storage.record_claims import state_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _ROW: Final = b"a"
 _ROW_BYTES_MAX: Final = 64
-_TENANT_AT: Final = slice(1, 17)
-"""Of an entry's state key."""
 
 
 class RecordReferences(Record):
@@ -57,13 +55,10 @@ def stage_references(
     added = Counter[RecordAddress]()
     tenants = dict[RecordAddress, TenantId]()
     for state_key, value in changed.items():
-        if not state_key.startswith(ENTRY_PREFIX):
-            continue
         for encoded, sign in ((earlier.value(state_key), -1), (value, 1)):
-            if encoded is not None:
-                address = decode_state(encoded, EntryState).record_address
-                added[address] += sign
-                tenants[address] = TenantId(state_key[_TENANT_AT])
+            for claim in state_claims(state_key, encoded):
+                added[claim.address] += sign
+                tenants[claim.address] = claim.tenant
     for address, count in added.items():
         if count:
             _stage(batch, database, address, tenants[address], count)

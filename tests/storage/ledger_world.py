@@ -16,6 +16,7 @@ from consensus.identifiers import BlockHash, Height, MemberIndex, Milliseconds, 
 from consensus.signing import SigningKey
 from consensus.vote_keeper import vote_evidence
 from consensus.votes import Precommit, SignedVote, vote_sign_bytes
+from storage.buckets import EntryDetails, NewBucket
 from storage.genesis import GenesisTenant, Grant, Seat, StorageGenesis, StorageParameters, encode_storage_genesis
 from storage.identifiers import (
     BucketTag,
@@ -50,6 +51,9 @@ from storage.transactions import (
 TENANT = TenantId(b"T" * 16)
 OTHER_TENANT = TenantId(b"O" * 16)
 BUCKET = BucketTag(b"B" * 16)
+NEW_BUCKET = NewBucket(
+    bucket_tag=BUCKET, version_id=VersionId(b"b" * 16), record_address=RecordAddress(hashlib.sha256(b"bucket").digest())
+)
 
 
 def signing_key(name: str) -> SigningKey:
@@ -99,7 +103,11 @@ def segment_id(name: str) -> SegmentId:
 
 
 def entry(
-    name: str, *extents: Extent | StoredExtent, version: str = "1", condition: bytes | None = None
+    name: str,
+    *extents: Extent | StoredExtent,
+    version: str = "1",
+    condition: bytes | None = None,
+    details: EntryDetails | None = None,
 ) -> EntryCommit:
     digest = hashlib.sha256(f"{name} {version}".encode()).digest()
     return EntryCommit(
@@ -108,6 +116,7 @@ def entry(
         record_address=RecordAddress(digest),
         extents=extents,
         condition=condition,
+        details=details,
     )
 
 
@@ -198,7 +207,9 @@ class World:
     ) -> CommitObjects:
         found = (self.receipts(segments) if segments else ()) if receipts is None else receipts
         buckets = (BucketEntries(bucket_tag=BUCKET, entries=entries),) if entries else ()
-        return CommitObjects(tenant=TENANT, segments=segments, buckets=buckets, receipts=found)
+        return CommitObjects(
+            tenant=TENANT, segments=segments, buckets=buckets, receipts=found, new_buckets=(NEW_BUCKET,)
+        )
 
     def apply(self, *transactions: bytes, later_ms: int = 1_000) -> StateChange:
         """Apply a block without deciding it, so long after the one before."""

@@ -40,6 +40,7 @@ from storage.transactions import (
 )
 from tests.storage.ledger_world import (
     BUCKET,
+    NEW_BUCKET,
     OTHER_TENANT,
     TENANT,
     World,
@@ -104,7 +105,9 @@ def test_a_commit_writes_entry_segment_and_usage() -> None:
     assert change.committed_segments == (segment_id("s"),)
     assert change.freed_segments == ()
     assert change.erased_records == ()
-    assert change.added_records == (entry("a").record_address, entry("b").record_address)
+    records = (NEW_BUCKET.record_address, entry("a").record_address, entry("b").record_address)
+    assert change.added_records == records
+    assert [changed.name_tag for changed in change.changed_objects] == [name_tag("a"), name_tag("b")]
     assert change.state_root == root_of_tree(world.state)
 
 
@@ -210,7 +213,7 @@ def test_a_segment_without_a_surviving_entry_is_freed_at_once() -> None:
     )
     assert change.outcomes[0].failed_entries == (FailedEntry(index=1, reason=FailureReason.CONDITION_FAILED),)
     assert (change.committed_segments, change.freed_segments) == ((segment_id("s"),), (segment_id("t"),))
-    assert change.added_records == (entry("a").record_address,)
+    assert change.added_records == (NEW_BUCKET.record_address, entry("a").record_address)
     assert (tenant_state(world).segment_count, tenant_state(world).entry_count) == (1, 1)
 
 
@@ -286,6 +289,7 @@ def test_extents_stay_inside_their_own_tenants_segments() -> None:
             (), entry("x", StoredExtent(segment_id=segment_id("a 1"), offset=0, extent_bytes=1))
         ).buckets,
         receipts=(),
+        new_buckets=(NEW_BUCKET,),
     )
     outcome = world.run(theirs, sender="other tenant")
     assert outcome.failed_entries == (FailedEntry(index=0, reason=FailureReason.SEGMENT_UNKNOWN),)
@@ -394,7 +398,8 @@ def test_no_block_holds_what_cannot_be_read_or_was_not_signed() -> None:
 def test_records_travel_with_commits_alone() -> None:
     world = World()
     body = world.commit((), entry("a"), entry("b"), entry("a"))
-    assert records_needed(world.transaction(body)) == (entry("a").record_address, entry("b").record_address)
+    records = (NEW_BUCKET.record_address, entry("a").record_address, entry("b").record_address)
+    assert records_needed(world.transaction(body)) == records
     assert records_needed(world.transaction(delete("a"))) == ()
 
 
