@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from consensus.identifiers import BlockHash
     from node.blocking import RunBlocking
     from node.mempool import Mempool
-    from node.node_chain import NodeChain, RecordClaim
+    from node.node_chain import NodeChain
     from node.outbox import Outbox
     from node.telemetry import NodeCounters
     from storage.identifiers import RecordAddress
+    from storage.record_claims import RecordClaim
 
 IN_THREAD_BYTES: Final = 16 * 1024
 """A block with more transactions than this is checked in a worker thread, so that frames are still read."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from consensus.events import Validity
     from consensus.identifiers import BlockHash
     from consensus.messages import ProposalMessage
-    from node.node_chain import RecordClaim
     from storage.identifiers import RecordAddress
+    from storage.record_claims import RecordClaim
 
 BLOCKS_MAX: Final = PROPOSALS_PER_ROUND * (2 * ROUNDS_KEPT + 1) + POLKAS_KEPT
 """Proposals of the rounds that the core keeps, and blocks that had a polka: keep_only() holds it below."""

@@ -28,23 +28,23 @@ def read_current(reader: StateReader, place: ObjectName) -> EntryState | None:
     return read_state(reader, entry_key(place.tenant, place.bucket_tag, place.name_tag), EntryState)
 
 
-def find_version(reader: StateReader, place: ObjectName, version: VersionId) -> EntryState | None:
+def find_version(reader: StateReader, place: ObjectName, named: VersionId) -> EntryState | None:
     """Return a version wherever it lies; NULL_VERSION finds the null one, whose own id finds it too."""
     current = read_current(reader, place)
     if current is None:
         return None
-    if version in {current.version_name, current.version_id}:
+    if named in {current.version_name, current.version_id}:
         return current
-    found = _read_older(reader, place, version)
+    found = _read_older(reader, place, named)
     if found is None:
         null = _read_older(reader, place, NULL_VERSION)
-        found = null if null is not None and null.version_id == version else None
+        found = null if null is not None and null.version_id == named else None
     return found
 
 
-def existing_version(reader: StateReader, place: ObjectName, version: VersionId) -> EntryState:
+def existing_version(reader: StateReader, place: ObjectName, named: VersionId) -> EntryState:
     """Return a version wherever it lies or raise FailedTransactionError(ENTRY_UNKNOWN)."""
-    found = find_version(reader, place, version)
+    found = find_version(reader, place, named)
     if found is None:
         raise FailedTransactionError(FailureReason.ENTRY_UNKNOWN)
     return found
@@ -114,12 +114,12 @@ def running_retention(state: EntryState, now_ms: Milliseconds) -> Retention | No
     return retention if retention is not None and retention.until_ms > now_ms else None
 
 
-def _older_key(place: ObjectName, version: VersionId) -> bytes:
-    return version_key(place.tenant, place.bucket_tag, place.name_tag, version)
+def _older_key(place: ObjectName, named: VersionId) -> bytes:
+    return version_key(place.tenant, place.bucket_tag, place.name_tag, named)
 
 
-def _read_older(reader: StateReader, place: ObjectName, version: VersionId) -> EntryState | None:
-    return read_state(reader, _older_key(place, version), EntryState)
+def _read_older(reader: StateReader, place: ObjectName, named: VersionId) -> EntryState | None:
+    return read_state(reader, _older_key(place, named), EntryState)
 
 
 def _write(overlay: StateOverlay, place: ObjectName, state: EntryState) -> None:

@@ -220,9 +220,9 @@ def bucket_state_key(tenant: TenantId, bucket_tag: BucketTag) -> bytes:
     return BUCKET_PREFIX + tenant + bucket_tag
 
 
-def version_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag, version: VersionId) -> bytes:
+def version_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag, version_name: VersionId) -> bytes:
     """Return the state key of a version that is not the current one."""
-    return VERSION_PREFIX + tenant + bucket_tag + name_tag + version
+    return VERSION_PREFIX + tenant + bucket_tag + name_tag + version_name
 
 
 def segment_key(segment_id: SegmentId) -> bytes:

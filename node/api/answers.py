@@ -90,6 +90,13 @@ class ReferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class RetentionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Until when a version stays as it is."""
+
+    mode: str
+    until_ms: int
+
+
 class EntryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """GET /v1/entries/TENANT/BUCKET/NAME."""
 
@@ -98,6 +105,14 @@ class EntryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     version_id: str
     record_address: str
     height: int
+    order: int
+    kind: str
+    is_null: bool
+    retention: RetentionAnswer | None
+    legal_hold: bool | None
+    """Null where nothing was ever set."""
+    tags_address: str | None
+    older: str | None
     references: list[ReferenceAnswer]
 
 
@@ -242,11 +257,23 @@ def entry_answer(bucket_tag: BucketTag, name_tag: NameTag, state: EntryState) ->
         version_id=state.version_id.hex(),
         record_address=state.record_address.hex(),
         height=state.height,
+        order=state.order,
+        kind=state.kind.value,
+        is_null=state.is_null,
+        retention=_retention_answer(state),
+        legal_hold=None if state.lock is None else state.lock.legal_hold,
+        tags_address=None if state.tags_address is None else state.tags_address.hex(),
+        older=None if state.older is None else state.older.hex(),
         references=[
             ReferenceAnswer(segment_id=part.segment_id.hex(), offset=part.offset, bytes=part.extent_bytes)
             for part in state.extents
         ],
     )
+
+
+def _retention_answer(state: EntryState) -> RetentionAnswer | None:
+    retention = None if state.lock is None else state.lock.retention
+    return None if retention is None else RetentionAnswer(mode=retention.mode.value, until_ms=retention.until_ms)
 
 
 def segment_answer(segment_id: SegmentId, state: SegmentState) -> SegmentAnswer:

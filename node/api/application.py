@@ -12,6 +12,7 @@
     GET  /v1/senders/PUBLIC_KEY                     the sequence numbers a sender has used
     GET  /v1/entries?tenant=T&bucket=B&after=B.N&limit=L
     GET  /v1/entries/TENANT/BUCKET/NAME
+    GET  /v1/buckets, /v1/versions, /v1/changes     and what else tenants ask (bucket_views.py)
     GET  /v1/segments/ID
     POST /v1/entries/find, /v1/segments/find        up to FOUND_MAX of either at once
     GET  /v1/proofs/entry/TENANT/BUCKET/NAME, /v1/proofs/segment/ID, /v1/proofs/state/KEY, /v1/proofs/transaction/ID
@@ -24,21 +25,18 @@ SUBMISSION_BYTES_MAX, answers by ANSWER_BYTES_MAX; disk work runs in threads.
 from __future__ import annotations
 
 import os
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from consensus.blocks import header_hash
 from consensus.certificates import signers
 from consensus.encoding import encode
-from consensus.errors import GrandestError, RejectionError, RejectionReason
 from consensus.identifiers import Height, MemberIndex, PublicKey, TransactionId
 from consensus.turns import suspensions
 from node.api.answers import (
@@ -60,18 +58,32 @@ from node.api.answers import (
     entry_answer,
     error_answer,
     json_answer,
-    refusal_answer,
     segment_answer,
     transaction_answer,
 )
+from node.api.bucket_views import BucketViews
+from node.api.questions import (
+    FIND_BYTES_MAX,
+    HANDLE_BYTES,
+    HASH_BYTES,
+    MissingError,
+    answering,
+    entry_name,
+    listing_place,
+    read_body,
+    read_hex,
+    read_question,
+    wait_seconds,
+    whole_number,
+)
 from node.clock import now_ms
-from node.submission import SUBMISSION_BYTES_MAX, decode_submission
+from node.submission import decode_submission
 from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
 from storage.state import EntryState, SenderState, entry_key, read_state, segment_key, sender_key
 from storage.transactions import transaction_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from node.admission import Admission
     from node.config import NodeConfig
@@ -86,19 +98,10 @@ ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 RAW_BLOCKS_MAX: Final = 256
 ENTRIES_MAX: Final = 4_096
 LISTED_AT_ONCE: Final = 64
-"""Entries read together: an entry has at most 2,048 references, about 100 KiB."""
+"""Entries read together: an entry has at most 10,240 references, half a MiB; few have more than one."""
 REFERENCES_MAX: Final = 65_536
 """Of one listing: at most 180 bytes each in JSON keep it below ANSWER_BYTES_MAX."""
-FIND_BYTES_MAX: Final = 128 * 1024
-"""FOUND_MAX names of 70 characters, or ids of 67, several times over."""
-HEAD_BYTES_MAX: Final = 16 * 1024
-"""Path, query and headers of a request, without the few bytes between them."""
-WAIT_S_MAX: Final = 30.0
-HANDLE_BYTES: Final = 16
-HASH_BYTES: Final = 32
 STATE_KEY_BYTES_MAX: Final = 64
-
-QuestionT = TypeVar("QuestionT", EntriesQuestion, SegmentsQuestion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +118,10 @@ class ApiParts:
     holder_bytes: Callable[[], int]
 
 
-class MissingError(GrandestError):
-    """Nothing is known by that name: 404."""
-
-
 def build_application(parts: ApiParts) -> Starlette:
     """Return the ASGI application."""
     views = _Views(parts)
+    buckets = BucketViews(parts.store)
     routes = (
         ("/v1/status", views.status),
         ("/v1/seats", views.seats),
@@ -133,6 +133,9 @@ def build_application(parts: ApiParts) -> Starlette:
         ("/v1/senders/{public_key}", views.sender),
         ("/v1/entries", views.entries),
         ("/v1/entries/{tenant}/{bucket}/{name}", views.entry),
+        ("/v1/buckets", buckets.buckets),
+        ("/v1/versions", buckets.versions),
+        ("/v1/changes", buckets.changes),
         ("/v1/segments/{segment_id}", views.segment),
         ("/v1/proofs/entry/{tenant}/{bucket}/{name}", views.entry_proof),
         ("/v1/proofs/segment/{segment_id}", views.segment_proof),
@@ -141,33 +144,18 @@ def build_application(parts: ApiParts) -> Starlette:
     )
     return Starlette(
         routes=[
-            *(Route(path, _answering(view), methods=["GET"]) for path, view in routes),
-            Route("/v1/transactions", _answering(views.submit), methods=["POST"]),
-            Route("/v1/entries/find", _answering(views.find_entries), methods=["POST"]),
-            Route("/v1/segments/find", _answering(views.find_segments), methods=["POST"]),
+            *(Route(path, answering(view), methods=["GET"]) for path, view in routes),
+            Route("/v1/transactions", answering(views.submit), methods=["POST"]),
+            Route("/v1/entries/find", answering(views.find_entries), methods=["POST"]),
+            Route("/v1/versions/find", answering(buckets.find_versions), methods=["POST"]),
+            Route("/v1/buckets/find", answering(buckets.find_buckets), methods=["POST"]),
+            Route("/v1/segments/find", answering(views.find_segments), methods=["POST"]),
         ],
         exception_handlers={
             404: lambda _request, _error: error_answer("not_found", "no such path", "see docs/api.md", 404),
             405: lambda _request, _error: error_answer("bad_method", "another method is needed", "GET or POST", 405),
         },
     )
-
-
-def _answering(view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Turn the expected errors of a view into answers."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            _check_head(request)
-            return await view(request)
-        except MissingError as error:
-            return error_answer("not_found", str(error), "check the name, or ask again later", 404)
-        except GrandestError as error:
-            return refusal_answer(error)
-        except ClientDisconnect:
-            return error_answer("disconnected", "the client left", "", 400)
-
-    return answer
 
 
 class _Views:
@@ -241,7 +229,7 @@ class _Views:
         )
 
     async def block(self, request: Request) -> Response:
-        height = Height(_whole_number(request.path_params["height"], "height"))
+        height = Height(whole_number(request.path_params["height"], "height"))
         decided = await trio.to_thread.run_sync(self._store.decided_block, height)
         if decided is None:
             raise MissingError(f"no block {height}: this chain ends at {self._store.tip.height}")
@@ -258,15 +246,15 @@ class _Views:
         return Response(encode(self._parts.config.genesis), media_type=OCTETS)
 
     async def raw_blocks(self, request: Request) -> Response:
-        first = Height(_whole_number(request.query_params.get("from", "1"), "from"))
-        count = min(_whole_number(request.query_params.get("count", str(RAW_BLOCKS_MAX)), "count"), RAW_BLOCKS_MAX)
+        first = Height(whole_number(request.query_params.get("from", "1"), "from"))
+        count = min(whole_number(request.query_params.get("count", str(RAW_BLOCKS_MAX)), "count"), RAW_BLOCKS_MAX)
         blocks = await trio.to_thread.run_sync(self._store.decided_range, first, count, ANSWER_BYTES_MAX - 4 * count)
         return Response(b"".join(len(b).to_bytes(4, "big") + b for b in blocks), media_type=OCTETS)
 
     async def submit(self, request: Request) -> Response:
-        wait_s = _seconds(request.query_params.get("wait_s", "0"))
+        wait_s = wait_seconds(request.query_params.get("wait_s", "0"))
         admission = self._parts.admission
-        body = await _body(request)
+        body = await read_body(request)
         pending = await trio.to_thread.run_sync(lambda: admission.check(decode_submission(body)))
         admitted = admission.post(pending)
         place = await self._wait_for(admitted, wait_s)
@@ -275,8 +263,8 @@ class _Views:
         return json_answer(transaction_answer(place))
 
     async def transaction(self, request: Request) -> Response:
-        wanted = TransactionId(_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
-        place = await self._wait_for(wanted, _seconds(request.query_params.get("wait_s", "0")))
+        wanted = TransactionId(read_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
+        place = await self._wait_for(wanted, wait_seconds(request.query_params.get("wait_s", "0")))
         if place is None:
             state = "waits for a block" if self._parts.mempool.get(wanted) else "is not known here"
             raise MissingError(f"transaction {wanted.hex()} {state}")
@@ -294,17 +282,17 @@ class _Views:
         return place
 
     async def sender(self, request: Request) -> Response:
-        public_key = PublicKey(_hex(request.path_params["public_key"], HASH_BYTES, "public key"))
+        public_key = PublicKey(read_hex(request.path_params["public_key"], HASH_BYTES, "public key"))
         state = await trio.to_thread.run_sync(read_state, self._store, sender_key(public_key), SenderState)
         sequences = [] if state is None else list(state.sequences)
         return json_answer(SenderAnswer(public_key=public_key.hex(), sequences=sequences))
 
     async def entries(self, request: Request) -> Response:
         query = request.query_params
-        tenant = TenantId(_hex(query.get("tenant", ""), HANDLE_BYTES, "tenant"))
-        bucket = BucketTag(_hex(query["bucket"], HANDLE_BYTES, "bucket")) if "bucket" in query else None
-        after = _after(query["after"]) if "after" in query else None
-        limit = min(_whole_number(query.get("limit", str(ENTRIES_MAX)), "limit"), ENTRIES_MAX)
+        tenant = TenantId(read_hex(query.get("tenant", ""), HANDLE_BYTES, "tenant"))
+        bucket = BucketTag(read_hex(query["bucket"], HANDLE_BYTES, "bucket")) if "bucket" in query else None
+        after = listing_place(query["after"]) if "after" in query else None
+        limit = min(whole_number(query.get("limit", str(ENTRIES_MAX)), "limit"), ENTRIES_MAX)
         found = await trio.to_thread.run_sync(self._listed, tenant, bucket, after, max(limit, 1))
         return json_answer(EntriesAnswer(entries=[entry_answer(e.bucket_tag, e.name_tag, e.state) for e in found]))
 
@@ -327,17 +315,17 @@ class _Views:
         return found
 
     async def entry(self, request: Request) -> Response:
-        tenant, bucket, name = _entry_name(request)
+        tenant, bucket, name = entry_name(request)
         state = await trio.to_thread.run_sync(self._store.entry, tenant, bucket, name)
         if state is None:
             raise MissingError("no such entry")
         return json_answer(entry_answer(bucket, name, state))
 
     async def find_entries(self, request: Request) -> Response:
-        question = _question(await _body(request, FIND_BYTES_MAX), EntriesQuestion)
-        tenant = TenantId(_hex(question.tenant, HANDLE_BYTES, "tenant"))
+        question = read_question(await read_body(request, FIND_BYTES_MAX), EntriesQuestion)
+        tenant = TenantId(read_hex(question.tenant, HANDLE_BYTES, "tenant"))
         places = [
-            (BucketTag(_hex(bucket, HANDLE_BYTES, "bucket")), NameTag(_hex(name, HANDLE_BYTES, "name")))
+            (BucketTag(read_hex(bucket, HANDLE_BYTES, "bucket")), NameTag(read_hex(name, HANDLE_BYTES, "name")))
             for bucket, name in question.names
         ]
         found = await trio.to_thread.run_sync(self._found, tenant, places)
@@ -363,8 +351,8 @@ class _Views:
         return found
 
     async def find_segments(self, request: Request) -> Response:
-        question = _question(await _body(request, FIND_BYTES_MAX), SegmentsQuestion)
-        ids = [SegmentId(_hex(text, HASH_BYTES, "segment id")) for text in question.segment_ids]
+        question = read_question(await read_body(request, FIND_BYTES_MAX), SegmentsQuestion)
+        ids = [SegmentId(read_hex(text, HASH_BYTES, "segment id")) for text in question.segment_ids]
         found = await trio.to_thread.run_sync(lambda: [self._store.segment(segment_id) for segment_id in ids])
         return json_answer(
             FoundSegmentsAnswer(
@@ -376,25 +364,25 @@ class _Views:
         )
 
     async def segment(self, request: Request) -> Response:
-        segment_id = SegmentId(_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
+        segment_id = SegmentId(read_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
         state = await trio.to_thread.run_sync(self._store.segment, segment_id)
         if state is None:
             raise MissingError("no such segment")
         return json_answer(segment_answer(segment_id, state))
 
     async def entry_proof(self, request: Request) -> Response:
-        return await self._proof(request, entry_key(*_entry_name(request)))
+        return await self._proof(request, entry_key(*entry_name(request)))
 
     async def segment_proof(self, request: Request) -> Response:
-        segment_id = SegmentId(_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
+        segment_id = SegmentId(read_hex(request.path_params["segment_id"], HASH_BYTES, "segment id"))
         return await self._proof(request, segment_key(segment_id))
 
     async def state_proof(self, request: Request) -> Response:
         text = request.path_params["state_key"]
-        return await self._proof(request, _hex(text, len(text[: 2 * STATE_KEY_BYTES_MAX]) // 2, "state key"))
+        return await self._proof(request, read_hex(text, len(text[: 2 * STATE_KEY_BYTES_MAX]) // 2, "state key"))
 
     async def transaction_proof(self, request: Request) -> Response:
-        wanted = TransactionId(_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
+        wanted = TransactionId(read_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
         proof = await trio.to_thread.run_sync(self._store.transaction_proof, wanted)
         if proof is None:
             raise MissingError(f"transaction {wanted.hex()} is not on this chain")
@@ -404,75 +392,8 @@ class _Views:
         return _proof_answer(request, await trio.to_thread.run_sync(self._store.proof, state_key))
 
 
-def _check_head(request: Request) -> None:
-    """Refuse a long head; the server's own bound holds only for one that comes in pieces."""
-    fields = sum(len(name) + len(value) for name, value in request.headers.raw)
-    head_bytes = len(request.url.path) + len(request.url.query) + fields
-    if head_bytes > HEAD_BYTES_MAX:
-        detail = f"a head of {head_bytes} bytes, {HEAD_BYTES_MAX} allowed"
-        raise RejectionError(RejectionReason.OVERSIZED, detail)
-
-
 def _proof_answer(request: Request, proof: StateProof | TransactionProof) -> Response:
     encoded = encode(proof)
     if request.query_params.get("raw"):
         return Response(encoded, media_type=OCTETS)
     return json_answer(ProofAnswer(height=proof.certified.header.height, proof=encoded.hex()))
-
-
-async def _body(request: Request, bytes_max: int = SUBMISSION_BYTES_MAX) -> bytes:
-    """Read a body within its bound, whatever length it announces."""
-    body = bytearray()
-    async with aclosing(request.stream()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > bytes_max:
-                raise RejectionError(RejectionReason.OVERSIZED, f"this body has at most {bytes_max} bytes")
-    return bytes(body)
-
-
-def _question(body: bytes, kind: type[QuestionT]) -> QuestionT:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise RejectionError(RejectionReason.MALFORMED, f"the body: {error}") from error
-
-
-def _entry_name(request: Request) -> tuple[TenantId, BucketTag, NameTag]:
-    names = request.path_params
-    return (
-        TenantId(_hex(names["tenant"], HANDLE_BYTES, "tenant")),
-        BucketTag(_hex(names["bucket"], HANDLE_BYTES, "bucket")),
-        NameTag(_hex(names["name"], HANDLE_BYTES, "name")),
-    )
-
-
-def _after(text: str) -> tuple[BucketTag, NameTag]:
-    bucket, _, name = text.partition(".")
-    return BucketTag(_hex(bucket, HANDLE_BYTES, "after")), NameTag(_hex(name, HANDLE_BYTES, "after"))
-
-
-def _hex(text: str, byte_count: int, what: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if len(value) != byte_count or not value or len(text) != 2 * byte_count:
-        raise RejectionError(RejectionReason.MALFORMED, f"{what}: {2 * byte_count} hex digits are needed")
-    return value
-
-
-def _whole_number(text: str, what: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(2**53)):
-        raise RejectionError(RejectionReason.MALFORMED, f"{what}: a whole number is needed")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError as error:
-        raise RejectionError(RejectionReason.MALFORMED, "wait_s: a number of seconds is needed") from error
-    if not seconds >= 0:  # also what is no number
-        raise RejectionError(RejectionReason.MALFORMED, "wait_s: a number of seconds is needed, 0 or more")
-    return min(seconds, WAIT_S_MAX)

@@ -8,7 +8,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from node.api.application import HEAD_BYTES_MAX, WAIT_S_MAX
+from node.api.questions import HEAD_BYTES_MAX, WAIT_S_MAX
 from node.ports import check_port_is_free
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ async def _get_prefix(client: Client, bucket: str, prefix: str, path: str, show:
         raise ObjectMissingError(f"no object under {bucket}/{prefix}")
 
     async def get_one(listed: Listed) -> None:
-        target = _safe_target(Path(path), listed.path.removeprefix(f"{bucket}/{prefix}"))
+        target = _safe_target(Path(path), listed.object_record.name.removeprefix(prefix))
         with _output(target) as sink:
             await client.read(listed.opened, sink)
 
@@ -192,7 +192,7 @@ def _exit_code(failed: Sequence[str]) -> ExitCode:
 
 async def remove_tree(client: Client, bucket: str, prefix: str) -> int:
     """Delete all objects under a prefix; returns how many."""
-    names = [listed.path.removeprefix(f"{bucket}/") async for listed in client.listing(bucket, prefix)]
+    names = [listed.object_record.name async for listed in client.listing(bucket, prefix)]
     for start in range(0, len(names), DELETED_AT_ONCE):
         await client.delete(bucket, names[start : start + DELETED_AT_ONCE])
     return len(names)

@@ -64,12 +64,12 @@ def list_objects(arguments: Namespace) -> int:
     bucket, _, prefix = place.partition("/")
 
     async def work(client: Client) -> int:
-        found = [listed async for listed in client.listing(bucket or None, prefix)]
-        found.sort(key=lambda listed: listed.path)
         if not bucket:
-            names = sorted({listed.path.partition("/")[0] for listed in found})
+            names = [found.settings.name for found in await client.buckets.listing()]
             _print(arguments, [{"bucket": name} for name in names], names)
             return ExitCode.DONE
+        found = [listed async for listed in client.listing(bucket, prefix)]
+        found.sort(key=lambda listed: listed.path)
         rows: list[Json] = [
             {
                 "path": listed.path,

@@ -20,6 +20,7 @@ import trio
 from consensus.genesis import genesis_hash, genesis_members
 from consensus.identifiers import PublicKey
 from consensus.quorum import fault_budget
+from node.client.buckets import Buckets
 from node.client.chain import FOUND_MAX, ListingPlace
 from node.client.commits import Committer, Expiry, TransactionSigner, submit_and_wait
 from node.client.completion import Completer
@@ -27,13 +28,15 @@ from node.client.download import ObjectReader, OpenObject
 from node.client.errors import NotCommittedError, ObjectMissingError
 from node.client.gathering import Gathering
 from node.client.holders import HolderPool
+from node.client.new_objects import Description, NewObject, ready_marker
 from node.client.proving import Prover
 from node.client.reading import SegmentReader
 from node.client.records import Keyring, RecordReader
 from node.client.shares import SegmentWriter, WriterIdentity
 from node.client.spool import Spool
-from node.client.upload import NewObject, Uploader
+from node.client.upload import Uploader
 from node.nurseries import open_plain_nursery
+from storage.buckets import EntryKind, Versioning
 from storage.errors import ShardMissingError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
 from storage.segments import SegmentShape
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from node.client.download import Sink
     from node.client.home import ClientHome
     from node.client.links import Connect
+    from node.client.new_objects import ReadyObject
     from node.client.upload import Source
     from storage.identifiers import SegmentId, VersionId
     from storage.records import ObjectRecord
@@ -84,13 +88,18 @@ class Acknowledgement:
 class Listed:
     """One object of a listing."""
 
-    object_record: ObjectRecord
+    bucket: str
     opened: OpenObject
+
+    @property
+    def object_record(self) -> ObjectRecord:
+        """Return what its record says."""
+        return self.opened.record.object_record
 
     @property
     def path(self) -> str:
         """Return BUCKET/KEY."""
-        return self.object_record.name
+        return f"{self.bucket}/{self.object_record.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +184,8 @@ class Client:
         self._parts = parts
         self._objects = ObjectReader(parts.reader, self.segment)
         self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
+        self.buckets = Buckets(home.tenant, parts.chain, parts.records, parts.keyring, self.transact)
+        """Made, listed, changed and deleted."""
 
     @property
     def pool(self) -> HolderPool:
@@ -205,10 +216,30 @@ class Client:
             RejectionError: A name or metadata beyond the limits.
         """
         new = NewObject(
-            name=f"{bucket}/{name}", keys=self._keys(bucket), content_type=content_type, condition=condition
+            name=name,
+            keys=self._keys(bucket),
+            describe=lambda: Description(content_type=content_type),
+            condition=condition,
+            bucket=await self.buckets.made_by_need(bucket),
         )
-        ready = await self._parts.uploader.put(new, source)
-        assert ready.commit is not None, "put() raises what was not committed"
+        return await self.store(new, source)
+
+    async def store(self, new: NewObject, source: Source) -> Acknowledgement:
+        """Store a version as put() does, with everything that its record may say; its bucket is there, or in `new`.
+
+        Raises:
+            NotCommittedError: condition_failed, bucket_unknown, quota_exceeded, lock_off.
+            Others as put() does, and what `source` and `new.describe` raise.
+        """
+        return self.acknowledged(await self._parts.uploader.put(new, source))
+
+    async def commit(self, ready: ReadyObject) -> Acknowledgement:
+        """Commit a version or marker without bytes of its own; raises as store() does."""
+        return self.acknowledged(await self._parts.uploader.commit(ready))
+
+    def acknowledged(self, ready: ReadyObject) -> Acknowledgement:
+        """Return what a committed write has."""
+        assert ready.commit is not None, "what was not committed is raised"
         self._parts.completer.wake()
         segments = tuple({id(segment): segment for segment, _ in ready.extents}.values())
         return Acknowledgement(
@@ -233,11 +264,15 @@ class Client:
             ObjectMissingError: There is none of this name.
         """
         keys = self._keys(bucket)
-        place = ListingPlace(keys.tag, name_tag(keys.tag_key, f"{bucket}/{name}"))
-        entry = await self._parts.entries.ask(place)
-        if entry is None:
+        entry = await self._parts.entries.ask(ListingPlace(keys.tag, name_tag(keys.tag_key, name)))
+        if entry is None or entry.kind is EntryKind.MARKER:
             raise ObjectMissingError(f"no object {bucket}/{name}")
-        return OpenObject(entry=entry, record=await self._parts.records.open(entry))
+        return await self.open_entry(entry)
+
+    async def open_entry(self, entry: EntryView) -> OpenObject:
+        """Open the record of a version or marker, and its part list if it has one."""
+        opened = OpenObject(entry=entry, record=await self._parts.records.open(entry))
+        return await self._objects.with_part_list(opened)
 
     async def read(self, opened: OpenObject, sink: Sink, first: int = 0, byte_count: int | None = None) -> None:
         """Give a range of an object to the sink, in order; memory stays flat."""
@@ -261,11 +296,27 @@ class Client:
             NotCommittedError: The chain refused all of it.
         """
         keys = self._keys(bucket)
+        (view,) = await self.chain.find_buckets((keys.tag,))
+        if view is not None and view.versioning is not Versioning.OFF:
+            return await self._mark(keys, names)
         entries = tuple(
-            EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, f"{bucket}/{name}"), version_id=None)
-            for name in names
+            EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, name), version_id=None) for name in names
         )
         return await self.transact(DeleteEntries(tenant=self._tenant, entries=entries))
+
+    async def _mark(self, keys: BucketKeys, names: Sequence[str]) -> Commit:
+        """Put a marker above each of these names; they share transactions."""
+        marked: list[ReadyObject] = []
+
+        async def mark(name: str) -> None:
+            ready = ready_marker(NewObject(name=name, keys=keys), self._tenant)
+            marked.append(await self._parts.uploader.commit(ready))
+
+        async with open_plain_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(mark, name)
+        commits = [ready.commit for ready in marked if ready.commit is not None]
+        return max(commits, key=lambda commit: commit.height)
 
     async def transact(self, body: Body, records: Sequence[bytes] = ()) -> Commit:
         """Sign, submit and wait for a transaction of this client.
@@ -277,21 +328,23 @@ class Client:
         commit = await submit_and_wait(self.chain, transaction, records)
         self._parts.expiry.seen(commit.height)
         if commit.refusal is not None:
-            raise NotCommittedError(f"refused by the chain: {commit.refusal}")
+            raise NotCommittedError(commit.refusal)
         return commit
 
     async def listing(self, bucket: str | None = None, prefix: str = "") -> AsyncGenerator[Listed, None]:
         """Give the objects of a bucket, or of all, whose names begin with the prefix; in order of tags."""
-        tag = None if bucket is None else self._keys(bucket).tag
+        names = [found.settings.name for found in await self.buckets.listing()] if bucket is None else [bucket]
+        for name in names:
+            async for listed in self._listing(name, prefix):
+                yield listed
+
+    async def _listing(self, bucket: str, prefix: str) -> AsyncGenerator[Listed, None]:
+        tag = self._keys(bucket).tag
         after: ListingPlace | None = None
-        beginning = prefix if bucket is None else f"{bucket}/{prefix}"
-        while True:
-            entries = await self.chain.entries(tag, after, LISTED_AT_ONCE)
-            for listed in await self._opened(entries):
-                if listed.path.startswith(beginning):
+        while entries := await self.chain.entries(tag, after, LISTED_AT_ONCE):
+            for listed in await self._opened(bucket, entries):
+                if listed.object_record.name.startswith(prefix):
                     yield listed
-            if not entries:  # a page may be short because its entries are long
-                return
             after = ListingPlace(entries[-1].bucket_tag, entries[-1].name_tag)
 
     async def stat(self, opened: OpenObject) -> ObjectStatus:
@@ -332,12 +385,12 @@ class Client:
             RejectionError: A node lied: BAD_PROOF, NO_QUORUM, BAD_SIGNATURE and others, with what was wrong.
         """
         keys = self._keys(bucket)
-        tag = name_tag(keys.tag_key, f"{bucket}/{name}")
+        tag = name_tag(keys.tag_key, name)
         prover = Prover(self.chain, self._members)
         proven = await prover.entry(self._tenant, keys.tag, tag)
-        if proven is None:
+        if proven is None or proven.value.kind is EntryKind.MARKER:
             raise ObjectMissingError(f"no object {bucket}/{name}: its absence is proven")
-        opened = OpenObject(entry=proven.value, record=await self._parts.records.open(proven.value))
+        opened = await self.open_entry(proven.value)
         ids = tuple(dict.fromkeys(reference.segment_id for reference in proven.value.references))
         segments = [await prover.segment(segment_id) for segment_id in ids]
         for segment in segments:
@@ -362,13 +415,15 @@ class Client:
             self._segments.popitem(last=False)
         return segment
 
-    async def _opened(self, entries: Sequence[EntryView]) -> list[Listed]:
-        sealed = await self._parts.records.fetch(entries)
+    async def _opened(self, bucket: str, entries: Sequence[EntryView]) -> list[Listed]:
+        objects = [entry for entry in entries if entry.kind is EntryKind.OBJECT]
+        sealed = await self._parts.records.fetch(objects)
         listed: list[Listed] = []
-        for entry in entries:
+        for entry in objects:
             if entry.record_address in sealed:
                 record = self._parts.records.unseal(entry, sealed[entry.record_address])
-                listed.append(Listed(record.object_record, OpenObject(entry=entry, record=record)))
+                opened = await self._objects.with_part_list(OpenObject(entry=entry, record=record))
+                listed.append(Listed(bucket, opened))
         return listed
 
     async def _probe(self, segment: SegmentView, column: ColumnIndex) -> ColumnStatus:
@@ -403,7 +458,7 @@ async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio
         columns=columns,
     )
     pool = HolderPool(tuple(identity.seat_keys), connect, identity.budget.quorum)
-    keyring = Keyring(home.master_key)
+    keyring = Keyring(home.master_keys)
     signer = TransactionSigner(home.signing_key, identity.genesis_hash)
     expiry = Expiry(chain)
     spool = await trio.to_thread.run_sync(Spool, home.spool, columns)

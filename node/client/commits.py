@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -12,6 +11,7 @@ from consensus.errors import GrandestError, RejectionError, RejectionReason
 from consensus.identifiers import Height
 from node.client.errors import NotCommittedError
 from storage.transactions import (
+    NEW_BUCKETS_MAX,
     TRANSACTION_VERSION,
     BucketEntries,
     CommitObjects,
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from consensus.identifiers import GenesisHash
     from consensus.signing import SigningKey
     from node.client.chain import Chain, Commit
+    from node.client.new_objects import ReadyBucket, ReadyObject
     from node.client.shares import SegmentWriter, StoredSegment
-    from storage.identifiers import BucketTag, NameTag, RecordAddress, TenantId, VersionId
+    from storage.identifiers import BucketTag, TenantId
     from storage.receipts import Receipt
     from storage.transactions import Body
 
@@ -45,6 +46,8 @@ BATCH_RECORD_BYTES_MAX: Final = 1_792 * 1024
 TRANSACTIONS_IN_FLIGHT: Final = 2
 ENTRY_BYTES: Final = 128
 EXTENT_BYTES: Final = 10
+STORED_EXTENT_BYTES: Final = 48
+BUCKET_RECORD_BYTES: Final = 512
 SEGMENT_BYTES: Final = 360
 """Upper bounds of what each costs in a transaction."""
 
@@ -90,27 +93,6 @@ class Expiry:
         self._asked = trio.current_time()
 
 
-@dataclass(slots=True)
-class ReadyObject:
-    """An object whose segments are at their holders; `done` is set once `commit` or `error` is."""
-
-    bucket_tag: BucketTag
-    name_tag: NameTag
-    version_id: VersionId
-    condition: bytes | None
-    sealed_record: bytes
-    record_address: RecordAddress
-    extents: tuple[tuple[StoredSegment, int], ...]
-    commit: Commit | None = None
-    error: GrandestError | None = None
-    done: trio.Event = field(default_factory=trio.Event)
-
-    def finish(self, commit: Commit | None, error: GrandestError | None) -> None:
-        """Give the answer to who waits."""
-        self.commit, self.error = commit, error
-        self.done.set()
-
-
 def take_batch(waiting: list[tuple[ReadyObject, ...]]) -> list[ReadyObject]:
     """Take groups from the front that fit one transaction together; a group (a pack's objects) is never split.
 
@@ -119,26 +101,39 @@ def take_batch(waiting: list[tuple[ReadyObject, ...]]) -> list[ReadyObject]:
     batch: list[ReadyObject] = []
     names: set[tuple[bytes, bytes]] = set()
     segments: set[int] = set()
+    buckets: set[bytes] = set()
     transaction_bytes = record_bytes = 0
     while waiting:
         group = waiting[0]
         group_names = {(ready.bucket_tag, ready.name_tag) for ready in group}
         new_segments = {id(segment) for ready in group for segment, _ in ready.extents} - segments
         transaction_bytes += len(new_segments) * SEGMENT_BYTES
-        transaction_bytes += sum(ENTRY_BYTES + EXTENT_BYTES * len(ready.extents) for ready in group)
-        record_bytes += sum(len(ready.sealed_record) + 4 for ready in group)
+        new_buckets = {ready.bucket_tag for ready in group if ready.bucket is not None} - buckets
+        transaction_bytes += sum(_entry_bytes(ready) for ready in group) + len(new_buckets) * ENTRY_BYTES
+        record_bytes += sum(len(ready.sealed_record) + 4 for ready in group) + len(new_buckets) * BUCKET_RECORD_BYTES
         is_full = (
             len(batch) + len(group) > BATCH_ENTRIES_MAX
             or transaction_bytes > BATCH_TRANSACTION_BYTES_MAX
             or record_bytes > BATCH_RECORD_BYTES_MAX
             or bool(names & group_names)
+            or len(buckets | new_buckets) > NEW_BUCKETS_MAX
         )
         if batch and is_full:
             break
         batch.extend(waiting.pop(0))
         names |= group_names
         segments |= new_segments
+        buckets |= new_buckets
     return batch
+
+
+def _entry_bytes(ready: ReadyObject) -> int:
+    return ENTRY_BYTES + EXTENT_BYTES * len(ready.extents) + STORED_EXTENT_BYTES * len(ready.earlier)
+
+
+def new_buckets(objects: Sequence[ReadyObject]) -> tuple[ReadyBucket, ...]:
+    """Return the buckets that objects may need to be made, each once."""
+    return tuple({ready.bucket_tag: ready.bucket for ready in objects if ready.bucket is not None}.values())
 
 
 def commit_body(
@@ -152,8 +147,12 @@ def commit_body(
             name_tag=ready.name_tag,
             version_id=ready.version_id,
             record_address=ready.record_address,
-            extents=tuple(Extent(segment=places[id(segment)], extent_bytes=count) for segment, count in ready.extents),
+            extents=(
+                *(Extent(segment=places[id(segment)], extent_bytes=count) for segment, count in ready.extents),
+                *ready.earlier,
+            ),
             condition=ready.condition,
+            details=ready.details,
         )
         buckets.setdefault(ready.bucket_tag, []).append(entry)
     return CommitObjects(
@@ -169,6 +168,7 @@ def commit_body(
         ),
         buckets=tuple(BucketEntries(bucket_tag=tag, entries=tuple(entries)) for tag, entries in buckets.items()),
         receipts=tuple(receipts),
+        new_buckets=tuple(bucket.new_bucket for bucket in new_buckets(objects)),
     )
 
 
@@ -217,13 +217,15 @@ class Committer:
         receipts = await self._writer.certify(segments, expiry_height) if segments else ()
         body = commit_body(self._tenant, batch, segments, receipts)
         transaction = self._signer.sign(body, expiry_height)
-        commit = await submit_and_wait(self._chain, transaction, tuple(ready.sealed_record for ready in batch))
+        made = tuple(bucket.sealed_record for bucket in new_buckets(batch))
+        records = (*made, *(ready.sealed_record for ready in batch))
+        commit = await submit_and_wait(self._chain, transaction, records)
         self._expiry.seen(commit.height)
         await self._writer.finish(segments)
         failed = dict(commit.failed_entries)
         for position, ready in enumerate(batch):
             reason = commit.refusal or failed.get(position)
-            ready.finish(commit, None if reason is None else NotCommittedError(f"refused by the chain: {reason}"))
+            ready.finish(commit, None if reason is None else NotCommittedError(reason))
 
 
 async def submit_and_wait(chain: Chain, transaction: bytes, records: Sequence[bytes]) -> Commit:

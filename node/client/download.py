@@ -10,6 +10,7 @@ import trio
 from consensus.errors import GrandestError
 from storage.errors import UnsealError
 from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, SEGMENT_BYTES_MAX
+from storage.records import PART_LIST_BYTES_MAX, OpenedRecord, decode_part_list, with_parts
 from storage.sealing import (
     RangeEnd,
     SealingDomain,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from node.client.chain import EntryView, SegmentView
     from node.client.reading import SegmentReader
     from storage.identifiers import SegmentId
-    from storage.records import OpenedRecord
     from storage.sealing import Sealing
 
     Buffer = bytes | bytearray | memoryview
@@ -46,6 +46,8 @@ class OpenObject:
 
     entry: EntryView
     record: OpenedRecord
+    sealed_start: int = 0
+    """Of its first frame in its sealed bytes: behind the part list, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,26 @@ class ObjectReader:
             stop = min(stop, first + byte_count)
         ordered = _Ordered(self._open_chunk, opened, list(_chunks(opened, first, stop)))
         await ordered.run(lambda chunk, plain: sink(_cut(chunk, plain, first, stop)))
+
+    async def with_part_list(self, opened: OpenObject) -> OpenObject:
+        """Return an object with all its sealings in its record, read from its part list if need be.
+
+        Raises:
+            UnsealError, RejectionError: The list is not what this tenant sealed.
+        """
+        object_record, object_key = opened.record.object_record, opened.record.object_key
+        sealing = object_record.part_list
+        if sealing is None:
+            return opened
+        if not 0 < sealing.plain_bytes <= PART_LIST_BYTES_MAX:
+            raise UnsealError(f"a part list of {sealing.plain_bytes} bytes")
+        sealed = await self._read_sealed(opened.entry, 0, sealed_bytes(sealing.plain_bytes))
+        plain = bytearray(sealing.plain_bytes)
+        sealing_key = SealingKey(object_key, SealingDomain.PART_LIST, sealing.salt)
+        await trio.to_thread.run_sync(unseal_range, sealing_key, sealed, 0, RangeEnd.LAST, plain)
+        whole = with_parts(object_record, decode_part_list(bytes(plain)))
+        record = OpenedRecord(object_record=whole, object_key=object_key)
+        return OpenObject(entry=opened.entry, record=record, sealed_start=len(sealed))
 
     async def _open_chunk(self, opened: OpenObject, chunk: _Chunk) -> bytearray:
         sealed = await self._read_sealed(opened.entry, chunk.sealed_start, chunk.sealed_bytes)
@@ -168,7 +190,7 @@ class _Ordered:
 
 def _chunks(opened: OpenObject, first: int, stop: int) -> Iterator[_Chunk]:
     """Cut the frames that hold a range of plaintext into chunks no longer than a segment, aligned to segments."""
-    sealed_start = plain_start = 0
+    sealed_start, plain_start = opened.sealed_start, 0
     for sealing in opened.record.object_record.sealings:
         low, high = max(first - plain_start, 0), min(stop - plain_start, sealing.plain_bytes)
         if low < high:

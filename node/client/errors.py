@@ -28,5 +28,14 @@ class ObjectMissingError(ShardMissingError):
     """There is no such object."""
 
 
+class BucketMissingError(NodeError):
+    """There is no such bucket."""
+
+
 class NotCommittedError(NodeError):
-    """The chain carried the transaction and refused this part of it; the message has its reason."""
+    """The chain carried the transaction and refused this part of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"refused by the chain: {reason}")
+        self.reason = reason
+        """The text of a FailureReason."""

@@ -1,7 +1,8 @@
 """A client's home: the few small files that a person who stores objects keeps, and nobody else sees.
 
     signing   64 hex digits  seed of the client's Ed25519 key: its transactions and its TLS certificate (mode 0600)
-    master    64 hex digits  the tenant's master key, from which names and records are sealed (mode 0600)
+    master    64 hex digits  the tenant's master keys, one a line, the latest last: all names and records are sealed
+                             under keys that hang from them (mode 0600)
     tenant    32 hex digits  the tenant's handle on chain
     genesis   canonical      the chain's genesis; its hash pins everything that the client believes
     nodes     text, optional base URLs of nodes, one a line; without it the seats of the genesis. Any live one will do
@@ -43,7 +44,8 @@ class ClientHome:
 
     folder: Path
     signing_key: SigningKey
-    master_key: MasterKey
+    master_keys: tuple[MasterKey, ...]
+    """The latest last: it seals, any may open."""
     tenant: TenantId
     genesis: Genesis
     nodes: tuple[str, ...]
@@ -93,7 +95,7 @@ def read_client_home(folder: Path, nodes: tuple[str, ...] = ()) -> ClientHome:
         ConfigurationError: A file is absent, unreadable or malformed; says which and what to do.
     """
     signing_seed = _read_hex(folder / SIGNING_FILE, 32)
-    master_seed = _read_hex(folder / MASTER_FILE, 32)
+    master_seeds = _read_lines(folder / MASTER_FILE, 32)
     tenant = _read_hex(folder / TENANT_FILE, 16)
     try:
         genesis = decode_genesis(_read(folder / GENESIS_FILE, GENESIS_FILE_BYTES_MAX))
@@ -104,7 +106,7 @@ def read_client_home(folder: Path, nodes: tuple[str, ...] = ()) -> ClientHome:
     return ClientHome(
         folder=folder,
         signing_key=SigningKey(signing_seed),
-        master_key=MasterKey(SecretKey(master_seed)),
+        master_keys=tuple(MasterKey(SecretKey(seed)) for seed in master_seeds),
         tenant=TenantId(tenant),
         genesis=genesis,
         nodes=tuple(node.rstrip("/") for node in nodes or _read_nodes(folder / NODES_FILE, genesis)),
@@ -131,7 +133,16 @@ def _read(path: Path, bytes_max: int) -> bytes:
 
 
 def _read_hex(path: Path, byte_count: int) -> bytes:
-    text = _read(path, SMALL_FILE_BYTES_MAX)
+    return _bytes_of(path, _read(path, SMALL_FILE_BYTES_MAX), byte_count)
+
+
+def _read_lines(path: Path, byte_count: int) -> list[bytes]:
+    """Read a file of one secret a line, at least one."""
+    lines = _read(path, SMALL_FILE_BYTES_MAX).split(b"\n")
+    return [_bytes_of(path, line, byte_count) for line in lines if line] or [_bytes_of(path, b"", byte_count)]
+
+
+def _bytes_of(path: Path, text: bytes, byte_count: int) -> bytes:
     try:
         found = bytes.fromhex(text.decode("ascii"))
     except ValueError as error:

@@ -13,6 +13,8 @@ Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
                                             first names alone when their references are many
     GET  /v1/entries?tenant=&bucket=&after=&limit=
                                             {"entries": [as above, ...]} in order of tags; `after` = BUCKET.NAME
+    POST /v1/versions/find, GET /v1/versions, POST /v1/buckets/find, GET /v1/buckets, GET /v1/changes
+                                            the same of versions and buckets (http_answers.py)
     POST /v1/segments/find                  {"segment_ids": [...]}: {"segments": [null or {"segment_id", "k", "bytes",
                                              "roots": [...], "receipted": [column, ...]}, ...]}
     GET  /v1/proofs/state/KEY?raw=1         the canonical StateProof (storage/proofs.py)
@@ -20,7 +22,7 @@ Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import httpx
 import msgspec
@@ -28,23 +30,39 @@ import trio
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height, TransactionId
-from node.client.chain import Commit, EntryView, ListingPlace, Reference, SegmentView
+from node.client.chain import Changes, ListingPlace, VersionPlace
+from node.client.http_answers import (
+    AnswerT,
+    BucketsAnswer,
+    ChangesAnswer,
+    CommitAnswer,
+    EntriesAnswer,
+    EntryAnswer,
+    ErrorAnswer,
+    FoundBucketsAnswer,
+    FoundEntriesAnswer,
+    FoundSegmentsAnswer,
+    StatusAnswer,
+    bucket_of,
+    bytes_of,
+    commit_of,
+    entry_of,
+    segment_of,
+)
 from node.errors import PeerUnreachableError
 from node.submission import Submission, encode_submission
 from storage.identifiers import (
     BucketTag,
-    ColumnIndex,
     NameTag,
-    RecordAddress,
     SegmentId,
-    ShardRoot,
     TenantId,
-    VersionId,
 )
 from storage.transactions import transaction_id as id_of_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from node.client.chain import BucketView, Commit, EntryView, SegmentView
 
 ANSWER_SECONDS: Final = 2.0
 WAIT_SECONDS: Final = 10
@@ -63,66 +81,6 @@ REFUSED_FROM: Final = 400
 FAILED_FROM: Final = 500
 
 
-class _StatusAnswer(msgspec.Struct):
-    height: int
-
-
-class _CommitAnswer(msgspec.Struct):
-    transaction_id: str
-    height: int
-    refusal: str | None = None
-    failed_entries: list[tuple[int, str]] = []
-
-
-class _ReferenceAnswer(msgspec.Struct):
-    segment_id: str
-    offset: int
-    bytes: int
-
-
-class _EntryAnswer(msgspec.Struct):
-    bucket: str
-    name: str
-    version_id: str
-    record_address: str
-    references: list[_ReferenceAnswer]
-
-
-class _EntriesAnswer(msgspec.Struct):
-    entries: list[_EntryAnswer]
-
-
-class _SegmentAnswer(msgspec.Struct):
-    segment_id: str
-    k: int
-    bytes: int
-    roots: list[str]
-    receipted: list[int]
-
-
-class _FoundEntriesAnswer(msgspec.Struct):
-    entries: list[_EntryAnswer | None]
-
-
-class _FoundSegmentsAnswer(msgspec.Struct):
-    segments: list[_SegmentAnswer | None]
-
-
-class _ErrorAnswer(msgspec.Struct):
-    error: str
-    detail: str = ""
-
-
-AnswerT = TypeVar(
-    "AnswerT",
-    _StatusAnswer,
-    _CommitAnswer,
-    _EntriesAnswer,
-    _FoundEntriesAnswer,
-    _FoundSegmentsAnswer,
-)
-
-
 class HttpChain:
     """Implements Chain."""
 
@@ -139,7 +97,7 @@ class HttpChain:
     async def tip_height(self) -> Height:
         """Return the height of a live node's chain."""
         path = "/v1/status"
-        return Height(self._read(path, await self._ask("GET", path, None), _StatusAnswer).height)
+        return Height(self._read(path, await self._ask("GET", path, None), StatusAnswer).height)
 
     async def submit(self, transaction: bytes, records: Sequence[bytes]) -> TransactionId:
         """Hand a transaction to a node, which usually answers with its outcome; wait() then has it already."""
@@ -150,7 +108,7 @@ class HttpChain:
         if response.status_code == ACCEPTED:
             self._unfinished[transaction_id] = body
         else:
-            self._committed[transaction_id] = _commit_of(self._read(path, response, _CommitAnswer))
+            self._committed[transaction_id] = commit_of(self._read(path, response, CommitAnswer))
         return transaction_id
 
     async def wait(self, transaction_id: TransactionId) -> Commit:
@@ -164,7 +122,7 @@ class HttpChain:
             while trio.current_time() < deadline:
                 found = await self._ask_briefly(path)
                 if found is not None:
-                    return _commit_of(found)
+                    return commit_of(found)
                 await self._hand_on(transaction_id)
         finally:
             self._unfinished.pop(transaction_id, None)
@@ -174,14 +132,7 @@ class HttpChain:
     async def find_entries(self, places: Sequence[ListingPlace]) -> tuple[EntryView | None, ...]:
         """Return entries of the tenant, None where there is none; asks again for what did not fit one answer."""
         names = [(place.bucket_tag.hex(), place.name_tag.hex()) for place in places]
-        found: list[_EntryAnswer | None] = []
-        while len(found) < len(names):
-            question = msgspec.json.encode({"tenant": self._tenant.hex(), "names": names[len(found) :]})
-            answered = (await self._post("/v1/entries/find", question, _FoundEntriesAnswer)).entries
-            if not 0 < len(answered) <= len(names) - len(found):
-                raise self._other_number("/v1/entries/find")
-            found += answered
-        return tuple(None if entry is None else _entry_of(entry) for entry in found)
+        return await self._find("/v1/entries/find", names)
 
     async def entries(
         self, bucket_tag: BucketTag | None, after: ListingPlace | None, entries_max: int
@@ -192,26 +143,79 @@ class HttpChain:
             path += f"&bucket={bucket_tag.hex()}"
         if after is not None:
             path += f"&after={after.bucket_tag.hex()}.{after.name_tag.hex()}"
-        answer = self._read(path, await self._ask("GET", path, None), _EntriesAnswer)
-        return tuple(_entry_of(entry) for entry in answer.entries)
+        answer = self._read(path, await self._ask("GET", path, None), EntriesAnswer)
+        return tuple(entry_of(entry) for entry in answer.entries)
+
+    async def find_versions(self, places: Sequence[VersionPlace]) -> tuple[EntryView | None, ...]:
+        """Return versions, current ones or older, None where there is none."""
+        names = [(place.bucket_tag.hex(), place.name_tag.hex(), place.version_name.hex()) for place in places]
+        return await self._find("/v1/versions/find", names)
+
+    async def versions(
+        self, bucket_tag: BucketTag | None, after: VersionPlace | None, versions_max: int
+    ) -> tuple[EntryView, ...]:
+        """Return versions that are not current."""
+        path = f"/v1/versions?tenant={self._tenant.hex()}&limit={versions_max}"
+        if bucket_tag is not None:
+            path += f"&bucket={bucket_tag.hex()}"
+        if after is not None:
+            path += f"&after={after.bucket_tag.hex()}.{after.name_tag.hex()}.{after.version_name.hex()}"
+        answer = self._read(path, await self._ask("GET", path, None), EntriesAnswer)
+        return tuple(entry_of(entry) for entry in answer.entries)
+
+    async def find_buckets(self, bucket_tags: Sequence[BucketTag]) -> tuple[BucketView | None, ...]:
+        """Return buckets of the tenant, None where there is none."""
+        tags = [bucket_tag.hex() for bucket_tag in bucket_tags]
+        question = msgspec.json.encode({"tenant": self._tenant.hex(), "buckets": tags})
+        found = (await self._post("/v1/buckets/find", question, FoundBucketsAnswer)).buckets
+        if len(found) != len(tags):
+            raise self._other_number("/v1/buckets/find")
+        return tuple(None if bucket is None else bucket_of(bucket) for bucket in found)
+
+    async def buckets(self, after: BucketTag | None, buckets_max: int) -> tuple[BucketView, ...]:
+        """Return buckets of the tenant in order of tags."""
+        path = f"/v1/buckets?tenant={self._tenant.hex()}&limit={buckets_max}"
+        if after is not None:
+            path += f"&after={after.hex()}"
+        answer = self._read(path, await self._ask("GET", path, None), BucketsAnswer)
+        return tuple(bucket_of(bucket) for bucket in answer.buckets)
+
+    async def changes(self, above: Height) -> Changes:
+        """Return which objects of the tenant blocks above a height have named."""
+        path = f"/v1/changes?tenant={self._tenant.hex()}&above={above}"
+        answer = self._read(path, await self._ask("GET", path, None), ChangesAnswer)
+        objects = (
+            ListingPlace(BucketTag(bytes_of(bucket)), NameTag(bytes_of(name))) for bucket, name in answer.objects
+        )
+        return Changes(Height(answer.height), tuple(objects))
 
     async def find_segments(self, segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
         """Return segments, None where there is none."""
         question = msgspec.json.encode({"segment_ids": [segment_id.hex() for segment_id in segment_ids]})
-        found = (await self._post("/v1/segments/find", question, _FoundSegmentsAnswer)).segments
+        found = (await self._post("/v1/segments/find", question, FoundSegmentsAnswer)).segments
         if len(found) != len(segment_ids):
             raise self._other_number("/v1/segments/find")
-        return tuple(None if segment is None else _segment_of(segment) for segment in found)
+        return tuple(None if segment is None else segment_of(segment) for segment in found)
 
     async def proof(self, state_key: bytes) -> bytes:
         """Return an encoded StateProof of a state key."""
         response = await self._ask("GET", f"/v1/proofs/state/{state_key.hex()}?raw=1", None)
         return response.content
 
-    async def _ask_briefly(self, path: str) -> _CommitAnswer | None:
-        found: list[_CommitAnswer] = []
+    async def _find(self, path: str, names: Sequence[tuple[str, ...]]) -> tuple[EntryView | None, ...]:
+        found: list[EntryAnswer | None] = []
+        while len(found) < len(names):
+            question = msgspec.json.encode({"tenant": self._tenant.hex(), "names": names[len(found) :]})
+            answered = (await self._post(path, question, FoundEntriesAnswer)).entries
+            if not 0 < len(answered) <= len(names) - len(found):
+                raise self._other_number(path)
+            found += answered
+        return tuple(None if entry is None else entry_of(entry) for entry in found)
+
+    async def _ask_briefly(self, path: str) -> CommitAnswer | None:
+        found: list[CommitAnswer] = []
         with trio.move_on_after(RESUBMIT_SECONDS):
-            answer = await self._get(path, _CommitAnswer, WAIT_SECONDS + ANSWER_SECONDS)
+            answer = await self._get(path, CommitAnswer, WAIT_SECONDS + ANSWER_SECONDS)
             found += [] if answer is None else [answer]
         return found[0] if found else None
 
@@ -268,47 +272,9 @@ def _raise_refusal(response: httpx.Response) -> None:
     if response.status_code < REFUSED_FROM or response.status_code == NOT_FOUND:
         return
     try:
-        answer = msgspec.json.decode(response.content, type=_ErrorAnswer)
+        answer = msgspec.json.decode(response.content, type=ErrorAnswer)
         reason = RejectionReason(answer.error)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
         detail = response.text[:200] or f"status {response.status_code}"
         raise RejectionError(RejectionReason.MALFORMED, detail) from None
     raise RejectionError(reason, answer.detail)
-
-
-def _bytes_of(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise PeerUnreachableError(f"a node answered {text[:40]!r} where hex belongs") from error
-
-
-def _commit_of(answer: _CommitAnswer) -> Commit:
-    return Commit(
-        transaction_id=TransactionId(_bytes_of(answer.transaction_id)),
-        height=Height(answer.height),
-        refusal=answer.refusal,
-        failed_entries=tuple(answer.failed_entries),
-    )
-
-
-def _entry_of(answer: _EntryAnswer) -> EntryView:
-    return EntryView(
-        bucket_tag=BucketTag(_bytes_of(answer.bucket)),
-        name_tag=NameTag(_bytes_of(answer.name)),
-        version_id=VersionId(_bytes_of(answer.version_id)),
-        record_address=RecordAddress(_bytes_of(answer.record_address)),
-        references=tuple(
-            Reference(SegmentId(_bytes_of(part.segment_id)), part.offset, part.bytes) for part in answer.references
-        ),
-    )
-
-
-def _segment_of(answer: _SegmentAnswer) -> SegmentView:
-    return SegmentView(
-        segment_id=SegmentId(_bytes_of(answer.segment_id)),
-        k=answer.k,
-        segment_bytes=answer.bytes,
-        roots=tuple(ShardRoot(_bytes_of(root)) for root in answer.roots),
-        receipted=frozenset(ColumnIndex(column) for column in answer.receipted),
-    )

@@ -9,7 +9,7 @@ import trio
 
 from consensus.certificates import signers
 from consensus.errors import RejectionError, RejectionReason
-from node.client.chain import EntryView, ListingPlace, Reference, SegmentView, segment_view
+from node.client.chain import EntryView, ListingPlace, SegmentView, entry_view, segment_view
 from storage.proofs import check_state_proof, decode_state_proof
 from storage.state import EntryState, SegmentState, decode_state, entry_key, segment_key
 
@@ -55,14 +55,7 @@ class Prover:
             proven = await self._fetch_when_certified(state_key)
         if proven.value is None:
             return None
-        state = decode_state(proven.value, EntryState)
-        view = EntryView(
-            bucket_tag=bucket_tag,
-            name_tag=name_tag,
-            version_id=state.version_id,
-            record_address=state.record_address,
-            references=tuple(Reference(part.segment_id, part.offset, part.extent_bytes) for part in state.extents),
-        )
+        view = entry_view(bucket_tag, name_tag, decode_state(proven.value, EntryState))
         return Proven(view, proven.height, proven.signers)
 
     async def segment(self, segment_id: SegmentId) -> Proven[SegmentView]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -10,7 +11,8 @@ from node.client.gathering import Gathering
 from node.client.links import RECORDS_PER_READ_MAX
 from storage.errors import ShardMissingError
 from storage.records import OpenedRecord, record_address, unseal_record
-from storage.tags import BucketKeys, MasterKey, TenantTagKey, bucket_key, bucket_tag_key, tenant_tag_key
+from storage.sealing import SealingDomain, is_sealed_under
+from storage.tags import BucketKey, BucketKeys, MasterKey, TenantTagKey, bucket_key, bucket_tag_key, tenant_tag_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from node.client.chain import EntryView
     from node.client.holders import HolderPool
     from node.client.links import HolderLink
-    from storage.identifiers import BucketTag, RecordAddress, SeatIndex, TenantId
+    from storage.identifiers import BucketTag, RecordAddress, SeatIndex, TenantId, VersionId
 
 HEDGE_SECONDS: Final = 0.25
 SECONDS_PER_RECORD: Final = 0.002
@@ -26,26 +28,67 @@ PATIENT_SECONDS: Final = 2.0
 READS_IN_FLIGHT: Final = 4
 
 
-class Keyring:
-    """The keys that hang from a tenant's master key; derived once a bucket."""
+class RecordName(Protocol):
+    """What has a record: a version, a bucket."""
 
-    def __init__(self, master_key: MasterKey) -> None:
-        """Derive the tenant's tag key."""
-        self._master_key = master_key
-        self.tag_key: TenantTagKey = tenant_tag_key(master_key)
-        self._buckets: dict[BucketTag, BucketKeys] = {}
+    @property
+    def version_id(self) -> VersionId:
+        """Return the version that its address binds."""
+        ...
+
+    @property
+    def record_address(self) -> RecordAddress:
+        """Return its address on chain."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRecord:
+    """A record that stands beside another one of the same version."""
+
+    version_id: VersionId
+    record_address: RecordAddress
+
+
+class Keyring:
+    """The keys that hang from a tenant's master keys; derived once a bucket."""
+
+    def __init__(self, master_keys: Sequence[MasterKey]) -> None:
+        """Seal under the last one, open under any; the tenant's tag key follows from the first."""
+        assert master_keys, "a tenant has a master key"
+        self._master_keys = tuple(master_keys)
+        self.tag_key: TenantTagKey = tenant_tag_key(master_keys[0])
+        self._buckets: dict[BucketTag, tuple[BucketKeys, ...]] = {}
 
     def __repr__(self) -> str:
         """Show nothing."""
         return "Keyring(redacted)"
 
     def bucket(self, tag: BucketTag) -> BucketKeys:
-        """Return a bucket's keys by its tag alone."""
+        """Return the keys under which a bucket's records are sealed now, by its tag alone."""
+        return self._all(tag)[-1]
+
+    def opening(self, tag: BucketTag, sealed: bytes) -> BucketKeys:
+        """Return the keys under which a sealed record of a bucket opens; the latest when none of them fits."""
+        keys = self._all(tag)
+        if len(keys) == 1:
+            return keys[0]
+        fitting = (found for found in reversed(keys) if _is_under(found.bucket_key, sealed))
+        return next(fitting, keys[-1])
+
+    def _all(self, tag: BucketTag) -> tuple[BucketKeys, ...]:
         if tag not in self._buckets:
-            self._buckets[tag] = BucketKeys(
-                tag=tag, bucket_key=bucket_key(self._master_key, tag), tag_key=bucket_tag_key(self.tag_key, tag)
+            tag_key = bucket_tag_key(self.tag_key, tag)
+            self._buckets[tag] = tuple(
+                BucketKeys(tag=tag, bucket_key=bucket_key(master_key, tag), tag_key=tag_key)
+                for master_key in self._master_keys
             )
         return self._buckets[tag]
+
+
+def _is_under(parent: BucketKey, sealed: bytes) -> bool:
+    domains = (SealingDomain.RECORD, SealingDomain.SETTINGS, SealingDomain.TAGS)
+    return any(is_sealed_under(parent, domain, sealed) for domain in domains)
 
 
 class RecordReader:
@@ -71,25 +114,29 @@ class RecordReader:
             ShardMissingError: No live holder has it.
             UnsealError: It is not what this tenant sealed under this name.
         """
-        sealed = await self._gathering.ask(entry)
+        return self.unseal(entry, await self.sealed(entry))
+
+    async def sealed(self, named: RecordName) -> bytes:
+        """Return one sealed record; raises ShardMissingError when no live holder has it."""
+        sealed = await self._gathering.ask(NamedRecord(named.version_id, named.record_address))
         if sealed is None:
-            raise ShardMissingError(f"no live holder has record {entry.record_address.hex()[:16]}")
-        return self.unseal(entry, sealed)
+            raise ShardMissingError(f"no live holder has record {named.record_address.hex()[:16]}")
+        return sealed
 
     def unseal(self, entry: EntryView, sealed: bytes) -> OpenedRecord:
         """Open a sealed record of an entry."""
-        return unseal_record(sealed, self._keyring.bucket(entry.bucket_tag), entry.name_tag)
+        return unseal_record(sealed, self._keyring.opening(entry.bucket_tag, sealed), entry.name_tag)
 
-    async def fetch(self, entries: Sequence[EntryView]) -> dict[RecordAddress, bytes]:
-        """Return the sealed records of entries, by address, each asked of one live holder after another.
+    async def fetch(self, named: Sequence[RecordName]) -> dict[RecordAddress, bytes]:
+        """Return the sealed records, by address, each asked of one live holder after another.
 
         Holders take turns at being first, prompt ones before others; one that takes longer than HEDGE_SECONDS is left
         for the others, and asked with more patience in a second round.
         """
         found: dict[RecordAddress, bytes] = {}
-        for seconds in (HEDGE_SECONDS + len(entries) * SECONDS_PER_RECORD, PATIENT_SECONDS):
+        for seconds in (HEDGE_SECONDS + len(named) * SECONDS_PER_RECORD, PATIENT_SECONDS):
             for seat in self._seats_in_turn():
-                missing = [entry for entry in entries if entry.record_address not in found]
+                missing = [one for one in named if one.record_address not in found]
                 if not missing:
                     return found
                 with trio.move_on_after(seconds) as scope:
@@ -98,9 +145,9 @@ class RecordReader:
                     self._pool.note_slow(seat)
         return found
 
-    async def _fetch_in_order(self, entries: Sequence[EntryView]) -> tuple[bytes | None, ...]:
-        found = await self.fetch(entries)
-        return tuple(found.get(entry.record_address) for entry in entries)
+    async def _fetch_in_order(self, named: Sequence[NamedRecord]) -> tuple[bytes | None, ...]:
+        found = await self.fetch(named)
+        return tuple(found.get(one.record_address) for one in named)
 
     def _seats_in_turn(self) -> list[SeatIndex]:
         live = self._pool.live()
@@ -109,20 +156,20 @@ class RecordReader:
         return sorted(live[first:] + live[:first], key=lambda seat: not self._pool.is_prompt(seat))
 
     async def _fetch_from(
-        self, seat: SeatIndex, entries: Sequence[EntryView], found: dict[RecordAddress, bytes]
+        self, seat: SeatIndex, named: Sequence[RecordName], found: dict[RecordAddress, bytes]
     ) -> None:
         async def ask(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:
-            for start in range(0, len(entries), RECORDS_PER_READ_MAX):
-                part = entries[start : start + RECORDS_PER_READ_MAX]
-                answers = await link.read_records([entry.record_address for entry in part])
-                for entry, sealed in zip(part, answers, strict=True):
-                    if sealed is not None and self._is_right(entry, sealed):
-                        found[entry.record_address] = sealed
+            for start in range(0, len(named), RECORDS_PER_READ_MAX):
+                part = named[start : start + RECORDS_PER_READ_MAX]
+                answers = await link.read_records([one.record_address for one in part])
+                for one, sealed in zip(part, answers, strict=True):
+                    if sealed is not None and self._is_right(one, sealed):
+                        found[one.record_address] = sealed
 
         await self._pool.ask_one(seat, ask, _nothing)
 
-    def _is_right(self, entry: EntryView, sealed: bytes) -> bool:
-        return record_address(self._tenant, entry.version_id, sealed) == entry.record_address
+    def _is_right(self, one: RecordName, sealed: bytes) -> bool:
+        return record_address(self._tenant, one.version_id, sealed) == one.record_address
 
 
 def _nothing() -> None:

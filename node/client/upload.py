@@ -6,39 +6,31 @@ segments of its own, one after the other, at most SEGMENTS_IN_FLIGHT of all obje
 
 from __future__ import annotations
 
-import secrets
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from consensus.errors import GrandestError
-from consensus.identifiers import Milliseconds
-from node.client.commits import ReadyObject
+from node.client.new_objects import fresh_object_key, fresh_salt, ready_object
 from storage.identifiers import (
     FRAME_BYTES,
     FRAME_PLAIN_BYTES,
     PACK_OBJECT_BYTES_MAX,
     SEGMENT_BYTES_MAX,
-    VersionId,
 )
-from storage.records import ObjectRecord, record_address, seal_record
 from storage.sealing import (
-    ObjectKey,
     RangeEnd,
     Sealing,
     SealingDomain,
     SealingKey,
-    SealingSalt,
-    SecretKey,
     seal_range,
     sealed_bytes,
 )
-from storage.tags import BucketKeys, name_tag
 
 if TYPE_CHECKING:
     from node.client.commits import Committer
+    from node.client.new_objects import NewObject, ReadyObject
     from node.client.shares import SegmentWriter, StoredSegment
     from storage.identifiers import TenantId
 
@@ -61,19 +53,6 @@ class Source(Protocol):
     async def read(self, byte_count: int) -> bytes | bytearray | memoryview:
         """Return exactly that many bytes, fewer only at the end."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewObject:
-    """What is to be stored under a name of a bucket."""
-
-    name: str
-    keys: BucketKeys
-    content_type: str = ""
-    user_metadata: tuple[tuple[str, str], ...] = ()
-    modified_ms: Milliseconds | None = None
-    condition: bytes | None = None
-    """None: whatever is there is replaced. Empty: only if nothing is. 16 bytes: only this version."""
 
 
 @dataclass(slots=True)
@@ -118,14 +97,17 @@ class Uploader:
             ready = await self._put_small(new, first)
         else:
             ready = await self._put_large(new, first, source)
-        await ready.done.wait()
-        if ready.error is not None:
-            raise ready.error
-        return ready
+        return await finished(ready)
+
+    async def commit(self, ready: ReadyObject) -> ReadyObject:
+        """Commit what needs no bytes of its own, as put() does; of one name, whoever comes first is first."""
+        self._committer.add((ready,))
+        return await finished(ready)
 
     async def _put_small(self, new: NewObject, plain: bytes | bytearray | memoryview) -> ReadyObject:
-        object_key, sealing = _fresh(len(plain))
-        ready = _ready_object(new, object_key, sealing, self._tenant)
+        object_key = new.object_key or fresh_object_key()
+        sealing = Sealing(salt=fresh_salt(), plain_bytes=len(plain))
+        ready = ready_object(new, object_key, sealing, self._tenant)
         if not plain:
             self._committer.add((ready,))
             return ready
@@ -185,15 +167,23 @@ class Uploader:
         self._committer.add(group)
 
     async def _put_large(self, new: NewObject, first: bytes | bytearray | memoryview, source: Source) -> ReadyObject:
-        object_key = ObjectKey(SecretKey(secrets.token_bytes(32)))
-        sealing_key = SealingKey(object_key, SealingDomain.OBJECT, SealingSalt(secrets.token_bytes(32)))
+        object_key = new.object_key or fresh_object_key()
+        sealing_key = SealingKey(object_key, SealingDomain.OBJECT, fresh_salt())
         upload = _LargeUpload(self._writer, self._window, sealing_key)
         plain_bytes = await upload.run(first, source)
         sealing = Sealing(salt=sealing_key.salt, plain_bytes=plain_bytes)
-        ready = _ready_object(new, object_key, sealing, self._tenant)
+        ready = ready_object(new, object_key, sealing, self._tenant)
         ready.extents = tuple((segment, segment.shape.segment_bytes) for segment in upload.segments())
         self._committer.add((ready,))
         return ready
+
+
+async def finished(ready: ReadyObject) -> ReadyObject:
+    """Wait until an object is committed, or raise why it is not."""
+    await ready.done.wait()
+    if ready.error is not None:
+        raise ready.error
+    return ready
 
 
 class _LargeUpload:
@@ -204,7 +194,7 @@ class _LargeUpload:
         self._window = window
         self._sealing_key = sealing_key
         self._stored: dict[int, StoredSegment] = {}
-        self._error: GrandestError | None = None
+        self._error: GrandestError | OSError | None = None
 
     def segments(self) -> tuple[StoredSegment, ...]:
         """Return the stored segments in order."""
@@ -217,7 +207,11 @@ class _LargeUpload:
         async with trio.open_nursery() as nursery:
             while plain and self._error is None:
                 await self._window.acquire()
-                following = await source.read(SEGMENT_PLAIN_BYTES) if len(plain) == SEGMENT_PLAIN_BYTES else b""
+                following = await _read(source, SEGMENT_PLAIN_BYTES) if len(plain) == SEGMENT_PLAIN_BYTES else b""
+                if isinstance(following, GrandestError | OSError):
+                    self._error = following
+                    self._window.release()
+                    break
                 end = RangeEnd.OPEN if following else RangeEnd.LAST
                 nursery.start_soon(self._store, position, plain, end)
                 plain_bytes += len(plain)
@@ -243,31 +237,9 @@ class _LargeUpload:
         return ciphertext
 
 
-def _fresh(plain_bytes: int) -> tuple[ObjectKey, Sealing]:
-    """Draw an object's key and the salt of its one sealing."""
-    salt = SealingSalt(secrets.token_bytes(32))
-    return ObjectKey(SecretKey(secrets.token_bytes(32))), Sealing(salt=salt, plain_bytes=plain_bytes)
-
-
-def _ready_object(new: NewObject, object_key: ObjectKey, sealing: Sealing, tenant: TenantId) -> ReadyObject:
-    version_id = VersionId(secrets.token_bytes(16))
-    modified_ms = new.modified_ms if new.modified_ms is not None else Milliseconds(time.time_ns() // 1_000_000)
-    object_record = ObjectRecord(
-        name=new.name,
-        plain_bytes=sealing.plain_bytes,
-        etag=version_id.hex(),
-        content_type=new.content_type,
-        user_metadata=new.user_metadata,
-        modified_ms=modified_ms,
-        sealings=(sealing,),
-    )
-    sealed = seal_record(object_record, object_key, new.keys, SealingSalt(secrets.token_bytes(32)))
-    return ReadyObject(
-        bucket_tag=new.keys.tag,
-        name_tag=name_tag(new.keys.tag_key, new.name),
-        version_id=version_id,
-        condition=new.condition,
-        sealed_record=sealed,
-        record_address=record_address(tenant, version_id, sealed),
-        extents=(),
-    )
+async def _read(source: Source, byte_count: int) -> bytes | bytearray | memoryview | GrandestError | OSError:
+    """Return the next bytes, or what reading raised: who reads waits for what is under way before it raises."""
+    try:
+        return await source.read(byte_count)
+    except (GrandestError, OSError) as error:
+        return error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from consensus.genesis import ConsensusParameters, Genesis, genesis_hash
 from consensus.identifiers import Height, Milliseconds, PublicKey
 from node.submission import Submission
+from storage.buckets import NewBucket
 from storage.genesis import GenesisTenant, Grant, Seat, StorageGenesis, StorageParameters, encode_storage_genesis
 from storage.identifiers import BucketTag, NameTag, TenantId, VersionId
 from storage.records import record_address
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 
 TENANT: Final = TenantId(b"tenant of worlds")
 BUCKET: Final = BucketTag(b"bucket of worlds")
+SETTINGS: Final = b"settings of worlds"
+SETTINGS_VERSION: Final = VersionId(b"settings version")
+NEW_BUCKET: Final = NewBucket(
+    bucket_tag=BUCKET,
+    version_id=SETTINGS_VERSION,
+    record_address=record_address(TENANT, SETTINGS_VERSION, SETTINGS),
+)
 NAMES: Final = 8
 """So few names that most entries are overwritten, and their records erased."""
 RECORD_BYTES: Final = (100, 400)
@@ -91,7 +99,7 @@ class Workload:
 
     def _commit(self) -> Submission:
         entries: list[EntryCommit] = []
-        records: list[bytes] = []
+        records: list[bytes] = [SETTINGS]
         for _ in range(self.rng.randrange(1, 4)):
             version_id = VersionId(self.rng.randbytes(16))
             sealed = self.rng.randbytes(self.rng.randrange(*RECORD_BYTES))
@@ -106,7 +114,7 @@ class Workload:
                 )
             )
         bucket = BucketEntries(bucket_tag=BUCKET, entries=tuple(entries))
-        body = CommitObjects(tenant=TENANT, segments=(), buckets=(bucket,), receipts=())
+        body = CommitObjects(tenant=TENANT, segments=(), buckets=(bucket,), receipts=(), new_buckets=(NEW_BUCKET,))
         return Submission(transaction=self._signed(body, self.client), records=tuple(records))
 
     def _signed(self, body: Body, signing_key: SignatureMaker) -> bytes:

@@ -8,9 +8,9 @@ from consensus.events import Validity
 from consensus.identifiers import NO_ROUND, BlockHash, MemberIndex, Round, Signature
 from consensus.messages import ProposalMessage
 from consensus.proposals import Proposal, SignedProposal
-from node.node_chain import RecordClaim
 from node.proposal_pool import BLOCKS_MAX, WAITING_MAX, KnownBlock, ProposalPool, WaitingProposal
 from storage.identifiers import RecordAddress, TenantId, VersionId
+from storage.record_claims import RecordClaim
 from tests.node.small_chain import small_chain, small_genesis
 
 (DECIDED,) = small_chain(small_genesis(), 1)

@@ -19,9 +19,10 @@ from consensus.messages import (
     encode_response,
 )
 from node.ledger_chain import LedgerChain
-from node.node_chain import Appended, RecordClaim
+from node.node_chain import Appended
 from node.records_task import RecordsTask
 from storage.identifiers import RecordAddress, TenantId, VersionId
+from storage.record_claims import RecordClaim
 from storage.records import record_address
 from tests.node.asked import Answering, Members
 from tests.node.jumps import until

@@ -36,6 +36,7 @@ from node.api.answers import (
     SubmitAnswer,
     TransactionAnswer,
 )
+from node.api.questions import FIND_BYTES_MAX, HEAD_BYTES_MAX
 from node.client.chain import FOUND_MAX
 from node.submission import SUBMISSION_BYTES_MAX, Submission, encode_submission
 from storage.proofs import check_state_proof, check_transaction_proof, decode_state_proof, decode_transaction_proof
@@ -214,7 +215,7 @@ async def test_a_posted_transaction_waits_is_passed_on_and_found_once_decided(si
         site.append(transaction)
     assert found == [await site.get(place, TransactionAnswer)]
     assert (found[0].height, found[0].index, found[0].refusal) == (1, 0, None)
-    assert found[0].failed_entries == [(0, "entry_unknown")]
+    assert found[0].failed_entries == [(0, "bucket_unknown")]
     assert (await site.get("/v1/status", StatusAnswer)).waiting_transactions == 0
 
 
@@ -314,7 +315,7 @@ async def test_many_entries_and_segments_are_found_at_once(site: Site) -> None:
 
 
 async def test_a_head_is_bounded_whole(site: Site) -> None:
-    most = application.HEAD_BYTES_MAX
+    most = HEAD_BYTES_MAX
     await site.error(f"/v1/status?{'q' * most}", 413, "oversized")
     padded = await site.http.get("/v1/status", headers={f"x-{i}": "v" * 4_000 for i in range(10)})
     assert read(padded, ErrorAnswer, 413).detail.endswith(f"bytes, {most} allowed")
@@ -340,8 +341,8 @@ async def test_a_wrong_question_is_refused(site: Site, path: str, content: bytes
     ("path", "bytes_max"),
     [
         ("/v1/transactions", SUBMISSION_BYTES_MAX),
-        ("/v1/entries/find", application.FIND_BYTES_MAX),
-        ("/v1/segments/find", application.FIND_BYTES_MAX),
+        ("/v1/entries/find", FIND_BYTES_MAX),
+        ("/v1/segments/find", FIND_BYTES_MAX),
     ],
 )
 async def test_a_body_without_end_is_read_to_its_bound_and_no_further(site: Site, path: str, bytes_max: int) -> None:

@@ -28,7 +28,17 @@ from consensus.identifiers import (
 )
 from consensus.signing import SigningKey
 from consensus.votes import Precommit, SignedVote, vote_sign_bytes
-from node.client.chain import Commit, EntryView, ListingPlace, Reference, SegmentView
+from node.client.chain import (
+    BucketView,
+    Changes,
+    Commit,
+    EntryView,
+    ListingPlace,
+    SegmentView,
+    VersionPlace,
+    bucket_view,
+    entry_view,
+)
 from node.client.client import Client, client_over
 from node.client.home import ClientHome, read_client_home, write_client_home
 from node.client.links import LeavesAnswer, ShardName
@@ -46,13 +56,26 @@ from storage.identifiers import (
     TenantId,
 )
 from storage.ledger import apply_transactions, check_transactions, genesis_state, ledger_context, records_needed
+from storage.ledger_versions import find_version
 from storage.merkle import leaf_hashes, prove, root_of
 from storage.moments import Moment
 from storage.proofs import CertifiedHeader, StateProof
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
-from storage.state import EntryState, MemoryState, SegmentState, decode_state, entry_key, read_state, segment_key
+from storage.state import (
+    BucketState,
+    EntryState,
+    MemoryState,
+    ObjectName,
+    SegmentState,
+    bucket_state_key,
+    decode_state,
+    entry_key,
+    read_state,
+    segment_key,
+)
 from storage.state_tree import prove as prove_state
 from storage.state_tree import root_of_tree
+from storage.stores.listings import list_buckets, list_versions
 
 SEATS = 9
 GENESIS_HEIGHT = Height(0)
@@ -188,6 +211,9 @@ class MemoryChain:
     records: dict[RecordAddress, bytes] = field(default_factory=dict[RecordAddress, bytes])
     commits: dict[TransactionId, Commit] = field(default_factory=dict[TransactionId, Commit])
     segments_committed: list[SegmentId] = field(default_factory=list[SegmentId])
+    changed: list[tuple[Height, tuple[ObjectName, ...]]] = field(
+        default_factory=list[tuple[Height, tuple[ObjectName, ...]]]
+    )
 
     async def tip_height(self) -> Height:
         await trio.lowlevel.checkpoint()
@@ -205,6 +231,7 @@ class MemoryChain:
         for address in change.erased_records:
             self.records.pop(address, None)
         self.segments_committed += change.committed_segments
+        self.changed.append((self.height, change.changed_objects))
         (outcome,) = change.outcomes
         self.commits[outcome.transaction] = Commit(
             transaction_id=outcome.transaction,
@@ -224,7 +251,7 @@ class MemoryChain:
 
     def entry_now(self, bucket_tag: BucketTag, name_tag: NameTag) -> EntryView | None:
         state = read_state(self.state, entry_key(self.nine.home.tenant, bucket_tag, name_tag), EntryState)
-        return None if state is None else _entry_view(bucket_tag, name_tag, state)
+        return None if state is None else entry_view(bucket_tag, name_tag, state)
 
     async def entries(
         self, bucket_tag: BucketTag | None, after: ListingPlace | None, entries_max: int
@@ -234,9 +261,48 @@ class MemoryChain:
         start = b"" if after is None else b"e" + self.nine.home.tenant + after.bucket_tag + after.name_tag
         rows = sorted(row for row in self.state.values if row.startswith(prefix) and row > start)[:entries_max]
         return tuple(
-            _entry_view(BucketTag(row[17:33]), NameTag(row[33:]), decode_state(self.state.values[row], EntryState))
+            entry_view(BucketTag(row[17:33]), NameTag(row[33:]), decode_state(self.state.values[row], EntryState))
             for row in rows
         )
+
+    async def find_versions(self, places: Sequence[VersionPlace]) -> tuple[EntryView | None, ...]:
+        await trio.lowlevel.checkpoint()
+        found: list[EntryView | None] = []
+        for place in places:
+            name = ObjectName(self.nine.home.tenant, place.bucket_tag, place.name_tag)
+            state = find_version(self.state, name, place.version_name)
+            found.append(None if state is None else entry_view(place.bucket_tag, place.name_tag, state))
+        return tuple(found)
+
+    async def versions(
+        self, bucket_tag: BucketTag | None, after: VersionPlace | None, versions_max: int
+    ) -> tuple[EntryView, ...]:
+        await trio.lowlevel.checkpoint()
+        place = None if after is None else (after.bucket_tag, after.name_tag, after.version_name)
+        found = list_versions(self, self.nine.home.tenant, bucket_tag, after=place, limit=versions_max)
+        return tuple(entry_view(listed.bucket_tag, listed.name_tag, listed.state) for listed in found)
+
+    async def find_buckets(self, bucket_tags: Sequence[BucketTag]) -> tuple[BucketView | None, ...]:
+        await trio.lowlevel.checkpoint()
+        keys = [bucket_state_key(self.nine.home.tenant, tag) for tag in bucket_tags]
+        states = [read_state(self.state, state_key, BucketState) for state_key in keys]
+        found = zip(bucket_tags, states, strict=True)
+        return tuple(None if state is None else bucket_view(tag, state) for tag, state in found)
+
+    async def buckets(self, after: BucketTag | None, buckets_max: int) -> tuple[BucketView, ...]:
+        await trio.lowlevel.checkpoint()
+        found = list_buckets(self, self.nine.home.tenant, after=after, limit=buckets_max)
+        return tuple(bucket_view(tag, state) for tag, state in found)
+
+    def rows(self, prefix: bytes, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        names = sorted(row for row in self.state.values if row.startswith(prefix) and (row > after or after == prefix))
+        return [(name, self.state.values[name]) for name in names[:limit]]
+
+    async def changes(self, above: Height) -> Changes:
+        await trio.lowlevel.checkpoint()
+        blocks = [(height, names) for height, names in self.changed if height > above]
+        objects = {ListingPlace(name.bucket_tag, name.name_tag): None for _, names in blocks for name in names}
+        return Changes(self.height, tuple(objects))
 
     async def find_segments(self, segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
         await trio.lowlevel.checkpoint()
@@ -281,16 +347,6 @@ class MemoryChain:
     def live_segments(self) -> tuple[SegmentView, ...]:
         found = (self.segment_now(SegmentId(row[1:])) for row in self.state.values if row[:1] == b"x")
         return tuple(segment for segment in found if segment is not None)
-
-
-def _entry_view(bucket_tag: BucketTag, name_tag: NameTag, state: EntryState) -> EntryView:
-    return EntryView(
-        bucket_tag=bucket_tag,
-        name_tag=name_tag,
-        version_id=state.version_id,
-        record_address=state.record_address,
-        references=tuple(Reference(part.segment_id, part.offset, part.extent_bytes) for part in state.extents),
-    )
 
 
 class Nine:
