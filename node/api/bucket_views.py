@@ -155,9 +155,9 @@ def _limit(request: Request) -> int:
     return max(1, min(wanted, LISTED_MAX))
 
 
-def _version_place(bucket: str, name: str = "", version: str = "") -> tuple[BucketTag, NameTag, VersionId]:
+def _version_place(bucket: str, name: str = "", version_name: str = "") -> tuple[BucketTag, NameTag, VersionId]:
     return (
         BucketTag(read_hex(bucket, HANDLE_BYTES, "bucket")),
         NameTag(read_hex(name, HANDLE_BYTES, "name")),
-        VersionId(read_hex(version, HANDLE_BYTES, "version")),
+        VersionId(read_hex(version_name, HANDLE_BYTES, "version")),
     )
