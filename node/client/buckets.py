@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from consensus.identifiers import Milliseconds
 from node.client.chain import FOUND_MAX
 from node.client.errors import BucketMissingError
 from node.client.new_objects import ReadyBucket, fresh_salt
+from node.clock import now_ms
 from storage.bucket_records import BucketPurpose, BucketSettings, seal_settings, unseal_settings
 from storage.buckets import DeleteBucket, NewBucket, SetBucket, Versioning
 from storage.identifiers import VersionId
@@ -167,5 +166,4 @@ class Buckets:
 
 def new_settings(name: str, purpose: BucketPurpose = BucketPurpose.OBJECTS, owner: str = "") -> BucketSettings:
     """Return the settings of a bucket that is made now, without documents."""
-    now_ms = Milliseconds(time.time_ns() // 1_000_000)
-    return BucketSettings(name=name, purpose=purpose, created_ms=now_ms, owner=owner, documents=())
+    return BucketSettings(name=name, purpose=purpose, created_ms=now_ms(), owner=owner, documents=())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
-from consensus.identifiers import Milliseconds
+from node.clock import now_ms
 from storage.buckets import EntryDetails, EntryKind, NewBucket
 from storage.identifiers import VersionId
 from storage.records import ObjectRecord, record_address, seal_record
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consensus.errors import GrandestError
+    from consensus.identifiers import Milliseconds
     from node.client.chain import Commit
     from node.client.shares import StoredSegment
     from storage.buckets import VersionLock
@@ -127,14 +127,13 @@ def ready_version(
     """Return a version with its record, without extents yet; raises as ready_object() does."""
     version_id = VersionId(secrets.token_bytes(16))
     description = new.describe()
-    now_ms = Milliseconds(time.time_ns() // 1_000_000)
     object_record = ObjectRecord(
         name=new.name,
         plain_bytes=plain_bytes,
         etag=version_id.hex() if description.etag is None else description.etag,
         content_type=description.content_type,
         user_metadata=description.user_metadata,
-        modified_ms=now_ms if description.modified_ms is None else description.modified_ms,
+        modified_ms=now_ms() if description.modified_ms is None else description.modified_ms,
         sealings=sealings,
         headers=description.headers,
         checksums=description.checksums,

@@ -254,7 +254,7 @@ class ChainStore:
     def is_convicted_below(self, member: MemberIndex, height: Height) -> bool:
         """Say whether a block below a height proves a fault of a member; that of the height itself proves few."""
         prefix = FAULT_PREFIX + bytes((member,))
-        return any(read_fault(*row).proven_at < height for row in self._list(prefix, prefix, EVIDENCE_MAX + 1))
+        return any(read_fault(*row).proven_at < height for row in self.rows(prefix, prefix, EVIDENCE_MAX + 1))
 
     def keep_evidence(self, evidence: Evidence) -> None:
         """Keep evidence durably until a block holds it; the caller keeps to WAITING_MAX."""
