@@ -105,13 +105,22 @@ def head_from_range(leaves: Sequence[bytes], first: int, total: int, proof: Sequ
 
 def list_root(items: Sequence[bytes]) -> MerkleRoot:
     """Return the root (32 bytes) of a list of byte strings; it binds their number, order and contents."""
-    return _bind_count(len(items), tree_head([leaf_hash(item) for item in items]))
+    return root_of_leaves([leaf_hash(item) for item in items])
+
+
+def root_of_leaves(leaves: Sequence[bytes]) -> MerkleRoot:
+    """Return the root of the list whose items have these leaf hashes."""
+    return _bind_count(len(leaves), tree_head(leaves))
 
 
 def list_proof(items: Sequence[bytes], index: int) -> ListProof:
     """Return the proof that items[index] stands at that position."""
-    leaves = [leaf_hash(item) for item in items]
-    return ListProof(index=index, total=len(items), path=prove_range(leaves, index, 1))
+    return list_proof_of_leaves([leaf_hash(item) for item in items], index)
+
+
+def list_proof_of_leaves(leaves: Sequence[bytes], index: int) -> ListProof:
+    """Return the proof that the item with the leaf hash leaves[index] stands at that position."""
+    return ListProof(index=index, total=len(leaves), path=prove_range(leaves, index, 1))
 
 
 def check_list_proof(root: MerkleRoot, item: bytes, proof: ListProof) -> None:

@@ -17,6 +17,7 @@ from consensus.blocks import TRANSACTION_BYTES_MAX, Block, DecidedBlock
 from consensus.certificates import CommitCertificate, PolkaCertificate, RoundCertificate
 from consensus.encoding import Record, decode, encode
 from consensus.evidence import Evidence
+from consensus.heads import DecidedHead
 from consensus.identifiers import (
     HASH,
     HEIGHT,
@@ -51,6 +52,11 @@ TRANSACTION_ITEMS_MAX: Final = 1_024
 RECORD_ADDRESSES_MAX: Final = 1_024
 """Addresses in one question: 32 KiB."""
 BLOCKS_PER_REQUEST_MAX: Final = 64
+HEADS_PER_REQUEST_MAX: Final = 512
+"""Of about 1.3 KB each."""
+PIECES_MAX: Final = 131_072
+MANIFEST_BYTES_MAX: Final = 6 * 1024 * 1024
+PIECE_BYTES_MAX: Final = 2 * 1024 * 1024
 NONCE_BYTES: Final = 32
 
 RecordBytes = Annotated[bytes, Meta(max_length=RECORD_BYTES_MAX)]
@@ -212,8 +218,49 @@ class ClockResponse(Record, tag=55):
     time_ms: Annotated[Milliseconds, TIME]
 
 
-CatchUpRequest = BlocksRequest | HeightRequest | RecordsRequest | ClockRequest
-CatchUpResponse = BlocksResponse | HeightResponse | RecordsResponse | ClockResponse
+class SnapshotRequest(Record, tag=56):
+    """Which is your newest snapshot?"""
+
+
+class HeadsRequest(Record, tag=57):
+    """Heads from a height upwards; the answer may hold fewer than asked for."""
+
+    from_height: Annotated[Height, HEIGHT]
+    count: Annotated[int, Meta(ge=1, le=HEADS_PER_REQUEST_MAX)]
+
+
+class PieceRequest(Record, tag=58):
+    """One piece of the snapshot of a height."""
+
+    height: Annotated[Height, HEIGHT]
+    number: Annotated[int, Meta(ge=0, le=PIECES_MAX - 1)]
+
+
+class SnapshotResponse(Record, tag=59):
+    """The application's manifest of a state, and the head of the block that certifies its root."""
+
+    certifying: DecidedHead
+    manifest: Annotated[bytes, Meta(max_length=MANIFEST_BYTES_MAX)]
+
+
+class HeadsResponse(Record, tag=60):
+    """Heads in order of height, without gaps; empty when the first is not here."""
+
+    heads: Annotated[tuple[DecidedHead, ...], Meta(max_length=HEADS_PER_REQUEST_MAX)]
+
+
+class PieceResponse(Record, tag=61):
+    """A piece as the application encodes it."""
+
+    piece: Annotated[bytes, Meta(max_length=PIECE_BYTES_MAX)]
+
+
+CatchUpRequest = (
+    BlocksRequest | HeightRequest | RecordsRequest | ClockRequest | SnapshotRequest | HeadsRequest | PieceRequest
+)
+CatchUpResponse = (
+    BlocksResponse | HeightResponse | RecordsResponse | ClockResponse | SnapshotResponse | HeadsResponse | PieceResponse
+)
 
 
 class Request(Record):

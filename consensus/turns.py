@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from consensus.blocks import Block
+    from consensus.heads import BlockHead
     from consensus.quorum import FaultBudget
 
 TURNS_MISSED: Final = 3
@@ -176,7 +177,7 @@ def suspensions(state: TurnState) -> dict[MemberIndex, Suspension]:
     }
 
 
-def turn_facts(block: Block) -> TurnFacts:
+def turn_facts(block: Block | BlockHead) -> TurnFacts:
     """Return what a block says of turns."""
     commit = block.parent_commit
     return TurnFacts(

@@ -10,6 +10,7 @@ HOME/
     units/ index/   shards (LevelDB)
     records/        sealed, erasable metadata (LevelDB)
     scrub           where the rereading of all shards stands (node/scrub_task.py)
+    snapshots/      states for members that are far behind, or one being fetched
     log             what the process wrote when it runs under `testnet up`
     lock            held while the node runs
 
@@ -21,6 +22,7 @@ config.toml, all optional:
     libp2p_port, shard_port         default: the seat's ports of genesis
     api_host, api_port              default: 127.0.0.1 and the seat's port of genesis
     reserve_bytes = 67108864        disk kept free for consensus
+    history_heights = 100000        blocks below the snapshots that keep their transactions; default: all
     log_level = "info"              debug, info, warning, error
     log_format = "text"             text, json
     [peers.5]                       another member reached elsewhere than genesis says
@@ -94,6 +96,7 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     api_host: str = "127.0.0.1"
     api_port: Port | None = None
     reserve_bytes: Annotated[int, Meta(ge=0)] = RESERVE_BYTES_DEFAULT
+    history_heights: Annotated[int, Meta(ge=0)] | None = None
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
     peers: dict[str, PeerOverride] = {}
@@ -126,6 +129,8 @@ class NodeConfig:
     api_host: str
     api_port: int
     reserve_bytes: int
+    history_heights: int | None
+    """Blocks below the snapshots that keep their transactions; None for all."""
     log_level: LogLevel
     log_format: LogFormat
     peers: tuple[SeatAddress, ...]
@@ -170,6 +175,7 @@ def load_config(home: Path) -> NodeConfig:
         api_host=settings.api_host,
         api_port=settings.api_port or own.api_port,
         reserve_bytes=settings.reserve_bytes,
+        history_heights=settings.history_heights,
         log_level=settings.log_level,
         log_format=settings.log_format,
         peers=_peer_addresses(settings, storage, seat),

@@ -21,5 +21,9 @@ class DiskFullError(NodeError):
     """A log or record of this node's own does not fit on the disk: the node waits for space and starts again."""
 
 
+class SnapshotReadyError(NodeError):
+    """A whole snapshot was fetched: the node closes everything, installs it and starts again."""
+
+
 class WriteAheadLogError(NodeError):
     """The log or signer record is damaged; the message names the recovery command."""

@@ -23,7 +23,7 @@ from storage.record_claims import record_claims
 from storage.transactions import decode_transaction, transaction_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from consensus.blocks import Block, DecidedBlock
     from consensus.certificates import CommitCertificate
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 
+def _hold_nothing(height: Height) -> None:
+    """Make no snapshots."""
+    del height
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerChain:
     """Implements NodeChain; thread-safe as its stores are."""
@@ -50,6 +55,8 @@ class LedgerChain:
     rules: ChainRules
     seat: MemberIndex
     check: SignatureCheck = check_signature
+    hold_state: Callable[[Height], None] = _hold_nothing
+    """Called once a block is durable, before the next can be; from a worker thread."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Between a look at the references and what follows from it, no block is appended."""
     _suspects: set[RecordAddress] = field(default_factory=set["RecordAddress"])
@@ -101,6 +108,7 @@ class LedgerChain:
         with self._lock:
             change = self.store.execute(decided.block)
             self.store.append(decided, change)
+            self.hold_state(change.height)
             added = frozenset(change.added_records)
             self._suspects.update(change.erased_records, {claim.address for claim in claims} - added)
             erased = self._erase_suspects()

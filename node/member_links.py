@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import MemberIndex
 from consensus.messages import TransactionsMessage, decode_message
@@ -11,11 +13,11 @@ from node.errors import PeerUnreachableError
 from node.network.peers import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from consensus.identifiers import PublicKey
     from node.admission import Admission
-    from node.catch_up_task import CatchUpServer
+    from node.catch_up_task import Answer, CatchUpServer
     from node.consensus_task import ConsensusTask
     from node.network.host import Network
     from storage.genesis import StorageGenesis
@@ -69,6 +71,21 @@ class MemberLinks:
         if self._network is None:
             raise PeerUnreachableError("the network is not open")
         return await self._network.request(self._keys[member], payload, deadline_s=deadline_s)
+
+    async def request_all(self, questions: Sequence[tuple[MemberIndex, bytes]], deadline_s: float) -> list[Answer]:
+        """Return what several members answer who are asked side by side, in the order of the questions."""
+        answers: dict[int, Answer] = {}
+
+        async def ask_one(place: int, member: MemberIndex, payload: bytes) -> None:
+            try:
+                answers[place] = await self.request(member, payload, deadline_s)
+            except (PeerUnreachableError, RejectionError) as error:
+                answers[place] = error
+
+        async with trio.open_nursery() as nursery:
+            for place, (member, payload) in enumerate(questions):
+                nursery.start_soon(ask_one, place, member, payload)
+        return [answers[place] for place in range(len(questions))]
 
     def refuse(self, member: MemberIndex, error: RejectionError) -> None:
         """Count a lie and close the member's connection."""

@@ -8,6 +8,7 @@
       one nursery:
         consensus.run                             listen, recover, agree
         run_catch_up                              blocks decided without us
+        snapshots, snapshot_catch_up              states for who is far behind, or for ourselves
         records.run                               off-chain records that we lack
         data_plane.run                            shards: serve, repair, complete, purge
         admission.run                             what is posted here reaches the proposers
@@ -45,7 +46,7 @@ from node.clock_check import check_clock_after, check_clock_with
 from node.config import NodeConfig, load_config, locked_home
 from node.consensus_task import ConsensusParts, ConsensusTask
 from node.data_plane import DataPlane, open_shards
-from node.errors import ConfigurationError, DiskFullError
+from node.errors import ConfigurationError, DiskFullError, SnapshotReadyError
 from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
@@ -55,12 +56,17 @@ from node.records_task import RecordsTask
 from node.rejoin import rejoin
 from node.remembered_checks import remembering
 from node.signer import Signer
+from node.snapshot_catch_up import SnapshotCatchUp
+from node.snapshot_server import SnapshotServer
+from node.snapshot_task import SnapshotTask
 from node.telemetry import NodeCounters, set_up_log
 from node.write_ahead_log import WriteAheadLog
 from storage.errors import StoreFullError
 from storage.stores.blocks import ChainStore, open_chain
-from storage.stores.leveldb import LevelOptions, free_bytes
+from storage.stores.installing import install_snapshot
+from storage.stores.leveldb import LevelDatabase, LevelOptions, free_bytes
 from storage.stores.records import RecordStore
+from storage.stores.snapshots import IncomingSnapshot, MadeSnapshots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,21 +99,24 @@ def run(home: Path) -> None:
     config = load_config(home)
     set_up_log(config.log_level, config.log_format)
     with locked_home(home):
-        while (full := run_until_full(config)) is not None:
-            LOGGER.error("%s; this node stops until %d MiB are free", full, RESUME_BYTES // 1024 // 1024)
+        while (reason := run_once(config)) is not None:
+            if isinstance(reason, SnapshotReadyError):
+                LOGGER.info("%s: starting again", reason)
+                continue
+            LOGGER.error("%s; this node stops until %d MiB are free", reason, RESUME_BYTES // 1024 // 1024)
             wait_for_space(home)
             LOGGER.info("there is space again: starting")
 
 
-def run_until_full(config: NodeConfig) -> StoreFullError | DiskFullError | None:
-    """Run once; return what the disk had no space for, or None when the node was told to stop."""
+def run_once(config: NodeConfig) -> StoreFullError | DiskFullError | SnapshotReadyError | None:
+    """Run until the node must begin anew, and return why; None when it was told to stop."""
     try:
         trio.run(run_node, config)
-    except (StoreFullError, DiskFullError) as error:
+    except (StoreFullError, DiskFullError, SnapshotReadyError) as error:
         return error
     except BaseExceptionGroup as group:
         reason = first_expected(group)
-        if isinstance(reason, StoreFullError | DiskFullError):
+        if isinstance(reason, StoreFullError | DiskFullError | SnapshotReadyError):
             return reason
         raise reason from group
     return None
@@ -129,6 +138,8 @@ class Stores:
     shards: LevelShardStore
     signer: Signer
     log: WriteAheadLog
+    made: MadeSnapshots
+    incoming: IncomingSnapshot
 
 
 def open_stores(config: NodeConfig, stack: ExitStack) -> Stores:
@@ -138,6 +149,8 @@ def open_stores(config: NodeConfig, stack: ExitStack) -> Stores:
         StorageError, WriteAheadLogError: Damaged, inconsistent, of another chain, or the disk refuses.
     """
     home = config.home
+    incoming = IncomingSnapshot(home / "snapshots" / "incoming")
+    install_if_complete(config, incoming)
     chain = stack.enter_context(open_chain(home / "chain", config.genesis, SMALL_STORE))
     records = RecordStore(home / "records", SMALL_STORE)
     stack.callback(records.close)
@@ -147,7 +160,16 @@ def open_stores(config: NodeConfig, stack: ExitStack) -> Stores:
     stack.callback(signer.close)
     log = WriteAheadLog(home / "wal", config.genesis_hash)
     stack.callback(log.close)
-    return Stores(chain=chain, records=records, shards=shards, signer=signer, log=log)
+    made = MadeSnapshots(home / "snapshots" / "made")
+    return Stores(chain=chain, records=records, shards=shards, signer=signer, log=log, made=made, incoming=incoming)
+
+
+def install_if_complete(config: NodeConfig, incoming: IncomingSnapshot) -> None:
+    """Install a snapshot that was fetched whole; blocks, and raises as install_snapshot() does."""
+    if incoming.is_complete():
+        LOGGER.info("installing a snapshot")
+        with LevelDatabase(config.home / "chain", SMALL_STORE) as database:
+            install_snapshot(database, config.genesis, incoming)
 
 
 class Node:
@@ -162,7 +184,15 @@ class Node:
         rules = chain_rules(config.genesis)
         check = remembering(check_signature)
         self.links = MemberLinks(config.storage_genesis, config.seat)
-        self.chain = LedgerChain(store=stores.chain, records=stores.records, rules=rules, seat=config.seat, check=check)
+        self.snapshots = SnapshotTask(store=stores.chain, made=stores.made, history_heights=config.history_heights)
+        self.chain = LedgerChain(
+            store=stores.chain,
+            records=stores.records,
+            rules=rules,
+            seat=config.seat,
+            check=check,
+            hold_state=self.snapshots.hold_state,
+        )
         self.admission = Admission(chain=self.chain, mempool=self.mempool, outbox=self.links, counters=self.counters)
         self.records = RecordsTask(
             chain=self.chain, store=stores.chain, asker=self.links, connected=self.links.connected
@@ -183,6 +213,14 @@ class Node:
             chain=self.chain,
             store=stores.chain,
             signer=stores.signer,
+            snapshots=SnapshotServer(stores.chain, stores.made),
+        )
+        self.snapshot_catch_up = SnapshotCatchUp(
+            consensus=self.consensus,
+            asker=self.links,
+            incoming=stores.incoming,
+            members=config.members,
+            interval=config.storage_genesis.parameters.snapshot_heights,
         )
 
     def _consensus_parts(self, rules: ChainRules, check: SignatureCheck) -> ConsensusParts:
@@ -220,6 +258,8 @@ class Node:
             nursery.start_soon(self.consensus.run)
             nursery.start_soon(self.data_plane.run)
             nursery.start_soon(run_catch_up, self.consensus, self.links)
+            nursery.start_soon(self.snapshots.run)
+            nursery.start_soon(self.snapshot_catch_up.run)
             nursery.start_soon(self.records.run)
             nursery.start_soon(self.admission.run, self.links.publish_transactions)
             nursery.start_soon(self.gossip_decisions)
@@ -239,6 +279,7 @@ class Node:
     def on_appended(self, appended: Appended) -> None:
         """Tell the other tasks of a block."""
         self.admission.on_appended()
+        self.snapshots.wake()
         self.records.on_appended(appended)
         self.data_plane.on_appended(appended)
         self.appended.set()

@@ -61,6 +61,8 @@ class StorageParameters(Record):
     """Shard bytes that one holder keeps for a tenant before they are committed."""
     epoch_ms: Annotated[int, Meta(ge=1_000, le=86_400_000)] = 600_000
     """How often every operator proves what it holds, and reports what it has erased."""
+    snapshot_heights: Annotated[Height, Meta(ge=1, le=2**31)] = Height(4_096)
+    """Snapshots are made after the blocks whose heights are multiples of this, by all alike."""
 
 
 class StorageGenesis(Record, tag=1):

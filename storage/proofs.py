@@ -15,8 +15,10 @@ from msgspec import Meta
 from consensus.blocks import TRANSACTION_BYTES_MAX, DecidedBlock, Header, check_header_commit
 from consensus.certificates import CommitCertificate, bitmap_of, signers
 from consensus.encoding import Record, decode
+from consensus.errors import RejectionError, RejectionReason
+from consensus.heads import DecidedHead
 from consensus.members import MemberSet
-from consensus.merkle import ListProof, check_list_proof, list_proof
+from consensus.merkle import ListProof, check_list_proof, list_proof, list_proof_of_leaves
 from consensus.signing import check_signature
 from storage.state import STATE_VALUE_BYTES_MAX
 from storage.state_tree import TreeProof, check_absence, check_inclusion
@@ -44,14 +46,14 @@ class StateProof(Record, tag=21):
 
 
 class TransactionProof(Record, tag=22):
-    """That a transaction stands in a decided block."""
+    """That a transaction stands in a decided block; None where the block is pruned and its holder must bring it."""
 
     certified: CertifiedHeader
-    transaction: Annotated[bytes, Meta(max_length=TRANSACTION_BYTES_MAX)]
+    transaction: Annotated[bytes, Meta(max_length=TRANSACTION_BYTES_MAX)] | None
     place: ListProof
 
 
-def certified_header(decided: DecidedBlock, members: MemberSet) -> CertifiedHeader:
+def certified_header(decided: DecidedBlock | DecidedHead, members: MemberSet) -> CertifiedHeader:
     """Return a decided block's header with just a quorum of its precommits."""
     commit = decided.commit
     kept = members.budget.quorum
@@ -72,6 +74,15 @@ def transaction_proof(decided: DecidedBlock, index: int, members: MemberSet) -> 
         certified=certified_header(decided, members),
         transaction=transactions[index],
         place=list_proof(transactions, index),
+    )
+
+
+def pruned_transaction_proof(decided: DecidedHead, index: int, members: MemberSet) -> TransactionProof:
+    """Return the proof of one transaction of a pruned block, for whoever kept the transaction."""
+    return TransactionProof(
+        certified=certified_header(decided, members),
+        transaction=None,
+        place=list_proof_of_leaves(decided.block.transaction_leaves, index),
     )
 
 
@@ -104,14 +115,27 @@ def check_state_proof(
 
 
 def check_transaction_proof(
-    proof: TransactionProof, members: MemberSet, check: SignatureCheck = check_signature
+    proof: TransactionProof,
+    members: MemberSet,
+    check: SignatureCheck = check_signature,
+    *,
+    kept: bytes | None = None,
 ) -> bytes:
     """Return the proven transaction; the header in the proof tells its height.
+
+    Args:
+        proof: From anybody.
+        members: Of its height.
+        check: Of signatures.
+        kept: The transaction, where the proof comes from a pruned block without it.
 
     Raises:
         RejectionError: BAD_PROOF, and what check_header_commit gives.
     """
     certified = proof.certified
     check_header_commit(certified.header, certified.commit, members, check)
-    check_list_proof(certified.header.transactions_root, proof.transaction, proof.place)
-    return proof.transaction
+    transaction = proof.transaction if proof.transaction is not None else kept
+    if transaction is None:
+        raise RejectionError(RejectionReason.BAD_PROOF, "the block is pruned there: bring the transaction itself")
+    check_list_proof(certified.header.transactions_root, transaction, proof.place)
+    return transaction

@@ -56,6 +56,10 @@ Bare bytes and not a class: a block of 100 objects handles thousands, and this h
 """
 
 
+Leaves: TypeAlias = list[tuple[int, bytes | None]]
+"""Paths, ascending, each with its value hash; None deletes."""
+
+
 class PageReader(Protocol):
     """Where pages of the tree are read."""
 
@@ -97,6 +101,11 @@ def path_of(state_key: bytes) -> bytes:
     return hashlib.sha256(state_key).digest()
 
 
+def value_hash(value: bytes) -> bytes:
+    """Return what a leaf says of a value (32 bytes)."""
+    return hashlib.sha256(value).digest()
+
+
 def update(reader: PageReader, changes: Mapping[bytes, bytes | None]) -> TreeChange:
     """Put and delete (None) state keys in one go; the order of the mapping does not matter.
 
@@ -104,7 +113,7 @@ def update(reader: PageReader, changes: Mapping[bytes, bytes | None]) -> TreeCha
     """
     pages = _Pages(reader=reader)
     leaves = sorted(
-        (int.from_bytes(path_of(state_key), "big"), None if value is None else hashlib.sha256(value).digest())
+        (int.from_bytes(path_of(state_key), "big"), None if value is None else value_hash(value))
         for state_key, value in changes.items()
     )
     if leaves:
@@ -117,6 +126,20 @@ def root_of_tree(reader: PageReader) -> StateRoot:
     """Return the root of the stored tree."""
     top = _Pages(reader=reader).get(0, 0)
     return StateRoot(_digest(top))
+
+
+def subtree_hash(depth: int, leaves: Leaves) -> bytes:
+    """Return the hash (32 bytes) of the subtree at a depth that holds exactly these leaves, which share its prefix."""
+    if not leaves:
+        return EMPTY
+    return _digest(_build(_Pages(reader=_NO_PAGES), depth, leaves[0][0] >> (PATH_BITS - depth), list(leaves)))
+
+
+def joined_hash(left_leaves: int, left: bytes, right_leaves: int, right: bytes) -> bytes:
+    """Return the hash of the subtree whose halves have these numbers of leaves and these hashes."""
+    if left_leaves + right_leaves <= 1:
+        return left if left_leaves else right
+    return _digest(_BRANCH_PREFIX + left + right)
 
 
 def prove(reader: PageReader, state_key: bytes) -> TreeProof:
@@ -148,7 +171,7 @@ def check_inclusion(root: StateRoot, state_key: bytes, value: bytes, proof: Tree
     if proof.other is not None:
         raise RejectionError(RejectionReason.BAD_PROOF, "a proof of inclusion names no other leaf")
     path = path_of(state_key)
-    leaf = _LEAF_PREFIX + path + hashlib.sha256(value).digest()
+    leaf = _LEAF_PREFIX + path + value_hash(value)
     _check_climb(root, path, _digest(leaf), proof)
 
 
@@ -195,11 +218,7 @@ def _digest(node: TreeNode | None) -> bytes:
     return EMPTY if node is None else hashlib.sha256(node).digest()
 
 
-_Leaves = list[tuple[int, bytes | None]]
-"""Paths, ascending, each with its value hash; None deletes."""
-
-
-def _apply(pages: _Pages, depth: int, prefix: int, leaves: _Leaves) -> TreeNode | None:
+def _apply(pages: _Pages, depth: int, prefix: int, leaves: Leaves) -> TreeNode | None:
     """Change the subtree at `prefix` (its first `depth` bits) and return its new top."""
     node = pages.get(depth, prefix)
     if node is not None and node[0] == _BRANCH:
@@ -215,7 +234,7 @@ def _apply(pages: _Pages, depth: int, prefix: int, leaves: _Leaves) -> TreeNode 
     return node
 
 
-def _apply_branch(pages: _Pages, depth: int, prefix: int, branch: TreeNode, leaves: _Leaves) -> TreeNode | None:
+def _apply_branch(pages: _Pages, depth: int, prefix: int, branch: TreeNode, leaves: Leaves) -> TreeNode | None:
     middle = bisect_left(leaves, (prefix << 1 | 1) << (PATH_BITS - 1 - depth), key=_leaf_path)
     digests = [branch[1:33], branch[33:]]
     for side, part in enumerate((leaves[:middle], leaves[middle:])):
@@ -233,7 +252,7 @@ def _apply_branch(pages: _Pages, depth: int, prefix: int, branch: TreeNode, leav
     return top
 
 
-def _build(pages: _Pages, depth: int, prefix: int, leaves: _Leaves) -> TreeNode | None:
+def _build(pages: _Pages, depth: int, prefix: int, leaves: Leaves) -> TreeNode | None:
     """Return the top of a new subtree whose nodes below the top are put into their pages."""
     if len(leaves) <= 1:
         return _leaf_node(*leaves[0]) if leaves else None
@@ -287,6 +306,18 @@ class _Pages:
             nodes = _decode_page(self.reader.page(page_name) or b"")
             self.loaded[page_name] = nodes
         return nodes
+
+
+class _NoPages:
+    """A tree without nodes."""
+
+    def page(self, page_name: bytes) -> bytes | None:
+        """Return nothing."""
+        del page_name
+        return None
+
+
+_NO_PAGES: Final = _NoPages()
 
 
 def _place(depth: int, prefix: int) -> tuple[bytes, int]:

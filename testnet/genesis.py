@@ -53,6 +53,7 @@ seat = {seat}
 genesis_hash = "{pin}"
 api_host = "{host}"
 """
+USUAL_PARAMETERS: Final = StorageParameters()
 PORT_ATTEMPTS_MAX: Final = 200
 TENANT_BYTES: Final = 16
 FOLDER_MODE: Final = 0o700
@@ -99,7 +100,10 @@ class TenantKeys:
 
 
 def make_testnet(
-    home: Path, operators: tuple[Operator, ...] = OPERATORS, addresses: tuple[Address, ...] | None = None
+    home: Path,
+    operators: tuple[Operator, ...] = OPERATORS,
+    addresses: tuple[Address, ...] | None = None,
+    parameters: StorageParameters = USUAL_PARAMETERS,
 ) -> Genesis:
     """Fill an empty or absent directory with a testnet's home and return its genesis.
 
@@ -107,6 +111,7 @@ def make_testnet(
         home: Of the whole testnet; each folder seat-N in it may move to the machine of that seat.
         operators: Who holds the seats.
         addresses: Of the seats, in order; free ports of loopback when None.
+        parameters: Limits that all nodes share.
 
     Raises:
         ConfigurationError: The directory holds something, or no free ports were found.
@@ -124,7 +129,7 @@ def make_testnet(
     )
     if addresses is None:
         addresses = loopback_addresses(len(operators))
-    genesis = _genesis(operators, seat_keys, tenant_keys, addresses)
+    genesis = _genesis(operators, seat_keys, tenant_keys, addresses, parameters)
     encoded = encode(genesis)
     for index, seat_home in enumerate(seat_homes):
         (seat_home / "genesis").write_bytes(encoded)
@@ -201,6 +206,7 @@ def _genesis(
     seat_keys: tuple[OperatorKeys, ...],
     tenant: TenantKeys,
     addresses: tuple[Address, ...],
+    parameters: StorageParameters,
 ) -> Genesis:
     seats = tuple(
         Seat(
@@ -217,7 +223,7 @@ def _genesis(
     )
     grant = Grant(public_key=tenant.client.public, certificate=make_certificate(tenant.client))
     demo = GenesisTenant(tenant=tenant.tenant, public_key=tenant.owner.public, grants=(grant,))
-    application = StorageGenesis(seats=seats, tenants=(demo,), parameters=StorageParameters())
+    application = StorageGenesis(seats=seats, tenants=(demo,), parameters=parameters)
     return Genesis(
         chain_id=f"grandest-testnet-{secrets.token_hex(4)}",
         time_ms=now_ms(),

@@ -67,6 +67,7 @@ from node.api.questions import (
     HANDLE_BYTES,
     HASH_BYTES,
     MissingError,
+    PrunedError,
     answering,
     entry_name,
     listing_place,
@@ -232,6 +233,8 @@ class _Views:
         height = Height(whole_number(request.path_params["height"], "height"))
         decided = await trio.to_thread.run_sync(self._store.decided_block, height)
         if decided is None:
+            if 0 < height <= self._store.tip.height:
+                raise PrunedError(f"the transactions of block {height} are pruned here")
             raise MissingError(f"no block {height}: this chain ends at {self._store.tip.height}")
         return json_answer(
             block_answer(

@@ -34,6 +34,10 @@ class MissingError(GrandestError):
     """Nothing is known by that name: 404."""
 
 
+class PrunedError(GrandestError):
+    """It was here, and is kept by others: 410."""
+
+
 def answering(view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Turn the expected errors of a view into answers."""
 
@@ -43,6 +47,8 @@ def answering(view: Callable[[Request], Awaitable[Response]]) -> Callable[[Reque
             return await view(request)
         except MissingError as error:
             return error_answer("not_found", str(error), "check the name, or ask again later", 404)
+        except PrunedError as error:
+            return error_answer("pruned", str(error), "ask a node that keeps the whole history", 410)
         except GrandestError as error:
             return refusal_answer(error)
         except ClientDisconnect:

@@ -2,9 +2,8 @@
 
 Rows, beside those of the state (state.py):
 
-    "g"                    the encoded genesis
-    "m"                    the tip: height, block hash, state root                          TipRow
-    "b" height (8, BE)     an encoded DecidedBlock
+    "g", "m", "p"          genesis and tip (tip.py)
+    "b", "h" height        a decided block, whole or what is left of a pruned one (heads.py)
     "w"                    whose turn comes next (turns.py)                                 TurnState
     "v" state key          evidence that waits for a block (waiting_evidence.py)             WaitingEvidence
     "i" transaction id     height, index and outcome of a transaction, of when it ran       TransactionPlace
@@ -24,13 +23,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from consensus.blocks import BLOCK_BYTES_MAX, EVIDENCE_MAX, DecidedBlock, header_hash
+from consensus.blocks import EVIDENCE_MAX, DecidedBlock, header_hash
 from consensus.chain import ChainTip, genesis_tip, next_tip, tip_at
-from consensus.encoding import Record, decode, encode
+from consensus.encoding import decode, encode
 from consensus.genesis import decode_genesis, genesis_hash, genesis_members
-from consensus.identifiers import HASH, HEIGHT, BlockHash, Height, MemberIndex, PublicKey, StateRoot, TransactionId
+from consensus.identifiers import BlockHash, Height, MemberIndex, PublicKey, StateRoot, TransactionId
 from consensus.signing import check_signature
 from storage.errors import StorageError, WrongChainError
 from storage.faults import Fault, check_new_faults, fault_key, read_fault
@@ -45,7 +44,7 @@ from storage.ledger import (
     ledger_context,
 )
 from storage.outcomes import TransactionPlace, decode_place
-from storage.proofs import StateProof, TransactionProof, certified_header, transaction_proof
+from storage.proofs import StateProof, TransactionProof, certified_header, pruned_transaction_proof, transaction_proof
 from storage.state import (
     ENTRY_PREFIX,
     FAULT_PREFIX,
@@ -62,9 +61,11 @@ from storage.state import (
     segment_key,
 )
 from storage.state_tree import prove, root_of_tree
+from storage.stores.heads import body_row, first_body, prune_some, read_block, read_head
 from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
 from storage.stores.references import RecordReferences, read_references, stage_references
 from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
+from storage.stores.tip import GENESIS_ROW, INSTALLING_ROW, TIP_BYTES_MAX, TIP_ROW, TipRow, stage_tip
 from storage.stores.turns import rebuilt_turns, stage_turns, stored_turns
 from storage.stores.waiting_evidence import read_waiting, stage_committed, write_waiting
 from storage.tenants import check_admissible
@@ -72,32 +73,22 @@ from storage.transactions import transaction_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
     from consensus.blocks import Block
     from consensus.evidence import Evidence
     from consensus.genesis import Genesis
+    from consensus.heads import DecidedHead
     from consensus.signing import SignatureCheck
     from consensus.turns import TurnState
-    from storage.stores.protocols import RowStore
+    from storage.stores.protocols import RowStore, StateView
 
-DECIDED_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1024 * 1024
-"""A block, its certificate and its polkas."""
 LIST_MAX: Final = 4_096
 """One listing returns at most this many rows."""
 CHECKED_MAX: Final = 16_384
 """Transactions remembered as checked: those that wait in a mempool, and a block of them."""
-_GENESIS_ROW: Final = b"g"
-_TIP_ROW: Final = b"m"
-
-
-class TipRow(Record):
-    """Where the chain stands."""
-
-    height: Annotated[Height, HEIGHT]
-    block_hash: Annotated[BlockHash, HASH]
-    state_root: Annotated[StateRoot, HASH]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,20 +201,46 @@ class ChainStore:
 
     def decided_block(self, height: Height) -> DecidedBlock | None:
         """Return a block of the chain, None above the tip and for genesis."""
-        encoded = self.decided_bytes(height)
-        return None if encoded is None else decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
+        return read_block(self._database, height)
+
+    def decided_head(self, height: Height) -> DecidedHead | None:
+        """Return what stays of every block of the chain; None above the tip and for genesis."""
+        return read_head(self._database, height)
+
+    def first_body(self) -> Height | None:
+        """Return the lowest height whose block is whole, None without any block."""
+        return first_body(self._database)
+
+    def view(self) -> AbstractContextManager[StateView]:
+        """Give the rows of this moment; hold it for minutes at most (leveldb.LevelDatabase.snapshot)."""
+        return self._database.snapshot()
+
+    def prune_some(self, below: Height) -> int:
+        """Prune the bodies of some of the lowest blocks below a height; return of how many, 0 when none is left.
+
+        Raises:
+            StoreUnavailableError: The disk refused.
+        """
+        assert below <= self._tip.height, "the last block stays whole"
+        return prune_some(self._database, below)
+
+    def purge_pruned(self, first: Height, below: Height) -> None:
+        """Give the space of pruned bodies back to the disk."""
+        if first < below:
+            self._database.purge(body_row(first), body_row(Height(below - 1)))
 
     def decided_bytes(self, height: Height) -> bytes | None:
         """Return an encoded DecidedBlock."""
-        return self._database.get(_block_row(height))
+        return self._database.get(body_row(height))
 
     def decided_range(self, first: Height, count: int, bytes_max: int) -> tuple[bytes, ...]:
-        """Return encoded blocks from a height on; at least one if there is one, else as many as fit bytes_max."""
+        """Return encoded whole blocks from a height on; at least one if there is one, else as many as fit bytes_max."""
         found = list[bytes]()
         total = 0
         for height in range(max(first, 1), min(first + count, self._tip.height + 1)):
             encoded = self.decided_bytes(Height(height))
-            assert encoded is not None, f"block {height} is below the tip"
+            if encoded is None:
+                break  # pruned
             total += len(encoded)
             if found and total > bytes_max:
                 break
@@ -332,10 +349,13 @@ class ChainStore:
     def transaction_proof(self, name: TransactionId) -> TransactionProof | None:
         """Return the proof that a transaction stands in the chain, None when it does not."""
         place = self.transaction(name)
-        decided = None if place is None else self.decided_block(place.height)
-        if place is None or decided is None:
+        if place is None:
             return None
-        return transaction_proof(decided, place.index, self.context.members)
+        decided, members = self.decided_block(place.height), self.context.members
+        if decided is not None:
+            return transaction_proof(decided, place.index, members)
+        head = self.decided_head(place.height)
+        return None if head is None else pruned_transaction_proof(head, place.index, members)
 
     def _settle(self) -> tuple[BlockHash, StateChange] | None:
         """After a refused write, read the tip from the disk again; return what was refused.
@@ -380,15 +400,17 @@ def open_chain(directory: Path, genesis: Genesis, options: LevelOptions | None =
 def open_chain_in(database: RowStore, genesis: Genesis, check: SignatureCheck = check_signature) -> ChainStore:
     """Open the chain that an open database holds; see open_chain()."""
     change = genesis_state(genesis)
-    if database.get(_TIP_ROW) is None:
+    if database.get(TIP_ROW) is None:
         database.write(_genesis_batch(genesis, change))
     return ChainStore(database, genesis, _checked_tip(database, genesis, change.state_root), check)
 
 
 def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) -> ChainTip:
     directory = database.directory
-    stored = database.get(_GENESIS_ROW)
-    row_bytes = database.get(_TIP_ROW)
+    if database.get(INSTALLING_ROW) is not None:
+        raise _inconsistent(directory, "a snapshot was installed in part")
+    stored = database.get(GENESIS_ROW)
+    row_bytes = database.get(TIP_ROW)
     if stored is None or row_bytes is None:
         raise _inconsistent(directory, "genesis or tip is missing")
     found = genesis_hash(decode_genesis(stored))
@@ -398,15 +420,14 @@ def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) 
             f"{directory} holds another chain: its genesis is {found.hex()}, not {wanted.hex()}; "
             "give the right genesis, or another home"
         )
-    row = decode(row_bytes, TipRow, bytes_max=1024)
+    row = decode(row_bytes, TipRow, bytes_max=TIP_BYTES_MAX)
     if root_of_tree(StoredState(database)) != row.state_root:
         raise _inconsistent(directory, "the state tree has another root than the tip")
     if row.height == 0:
         return genesis_tip(genesis, genesis_root)
-    encoded = database.get(_block_row(row.height))
-    if encoded is None:
+    decided = read_block(database, row.height)
+    if decided is None:
         raise _inconsistent(directory, f"block {row.height} is missing")
-    decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
     if header_hash(decided.block.header) != row.block_hash:
         raise _inconsistent(directory, f"block {row.height} is not the tip's")
     return tip_at(decided, row.state_root, _turns_after(database, row.height, genesis))
@@ -417,11 +438,11 @@ def _turns_after(database: RowStore, height: Height, genesis: Genesis) -> TurnSt
     if turns is not None:
         return turns
 
-    def block_at(below: Height) -> DecidedBlock:
-        encoded = database.get(_block_row(below))
-        if encoded is None:
+    def block_at(below: Height) -> DecidedHead:
+        head = read_head(database, below)
+        if head is None:
             raise _inconsistent(database.directory, f"block {below} is missing")
-        return decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
+        return head
 
     rows = database.iterate(VALUE_ROWS + FAULT_PREFIX)
     faults = (read_fault(row_key[1:], encoded) for row_key, encoded in rows)
@@ -435,7 +456,7 @@ def _inconsistent(directory: Path, what: str) -> StorageError:
 
 def _genesis_batch(genesis: Genesis, change: StateChange) -> WriteBatch:
     batch = WriteBatch()
-    batch.put(_GENESIS_ROW, encode(genesis))
+    batch.put(GENESIS_ROW, encode(genesis))
     stage_change(batch, change)
     _stage_tip(batch, genesis_tip(genesis, change.state_root))
     return batch
@@ -443,7 +464,7 @@ def _genesis_batch(genesis: Genesis, change: StateChange) -> WriteBatch:
 
 def _block_batch(decided: DecidedBlock, change: StateChange, tip: ChainTip) -> WriteBatch:
     batch = WriteBatch()
-    batch.put(_block_row(tip.height), encode(decided))
+    batch.put(body_row(tip.height), encode(decided))
     stage_change(batch, change)
     _stage_tip(batch, tip)
     return batch
@@ -459,10 +480,5 @@ def _stage_places(batch: WriteBatch, database: RowStore, change: StateChange) ->
 
 
 def _stage_tip(batch: WriteBatch, tip: ChainTip) -> None:
-    row = TipRow(height=tip.height, block_hash=tip.block_hash, state_root=tip.state_root)
-    batch.put(_TIP_ROW, encode(row))
+    stage_tip(batch, tip.height, tip.block_hash, tip.state_root)
     stage_turns(batch, tip.turns)
-
-
-def _block_row(height: Height) -> bytes:
-    return b"b" + height.to_bytes(8, "big")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from consensus.identifiers import Height
@@ -58,6 +59,14 @@ class UncommittedShard:
     expiry_height: Height
 
 
+class StateView(Protocol):
+    """Rows of one moment (leveldb.LevelSnapshot)."""
+
+    def scan(self, prefix: bytes, *, start: bytes | None = None, rows_max: int) -> list[tuple[bytes, bytes]]:
+        """Return up to rows_max rows with the prefix, in order, from `start` (inclusive)."""
+        ...
+
+
 class RowStore(Protocol):
     """Ordered rows of bytes, as leveldb.py's LevelDatabase keeps them for the chain and its records."""
 
@@ -80,6 +89,10 @@ class RowStore(Protocol):
 
     def write(self, batch: WriteBatch) -> None:
         """Apply a batch atomically and durably; raises StoreUnavailableError, and then the outcome is unknown."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[StateView]:
+        """Give a view that later writes do not change."""
         ...
 
     def purge(self, first: bytes, last: bytes) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from storage.stores.protocols import RowStore
     from storage.stores.state import EarlierState
 
-_ROW: Final = b"a"
+REFERENCE_ROWS: Final = b"a"
 _ROW_BYTES_MAX: Final = 64
 
 
@@ -37,7 +37,7 @@ class RecordReferences(Record):
 
 def read_references(database: RowStore, address: RecordAddress) -> RecordReferences | None:
     """Return what refers to a record, None when nothing does."""
-    encoded = database.get(_ROW + address)
+    encoded = database.get(REFERENCE_ROWS + address)
     return None if encoded is None else decode(encoded, RecordReferences, bytes_max=_ROW_BYTES_MAX)
 
 
@@ -69,6 +69,6 @@ def _stage(batch: WriteBatch, database: RowStore, address: RecordAddress, tenant
     entries = count if known is None else known.entries + count
     assert entries >= 0, "an entry gave up a reference that was not counted"
     if entries:
-        batch.put(_ROW + address, encode(RecordReferences(tenant=tenant, entries=entries)))
+        batch.put(REFERENCE_ROWS + address, encode(RecordReferences(tenant=tenant, entries=entries)))
     else:
-        batch.delete(_ROW + address)
+        batch.delete(REFERENCE_ROWS + address)

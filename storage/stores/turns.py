@@ -14,7 +14,7 @@ from consensus.turns import TurnState, first_needed, first_turns, next_turns, tu
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from consensus.blocks import DecidedBlock
+    from consensus.heads import DecidedHead
     from consensus.identifiers import MemberIndex
     from consensus.quorum import FaultBudget
     from storage.stores.leveldb import WriteBatch
@@ -40,7 +40,7 @@ def stored_turns(database: RowStore, height: Height) -> TurnState | None:
 def rebuilt_turns(
     height: Height,
     budget: FaultBudget,
-    block_at: Callable[[Height], DecidedBlock],
+    block_at: Callable[[Height], DecidedHead],
     guilty: Iterable[tuple[MemberIndex, Height]] = (),
 ) -> TurnState:
     """Return the turns after the block of this height from the blocks that say anything of them.

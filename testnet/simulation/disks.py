@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_left
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from storage.errors import FatalStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from random import Random
 
     from storage.stores.leveldb import WriteBatch
@@ -265,6 +266,11 @@ class SimulatedRows:
             raise PowerCutError
         if is_refused:
             raise FatalStoreError(f"{self.directory}: the disk failed to make a write durable")
+
+    @contextmanager
+    def snapshot(self) -> Generator[SimulatedRows]:
+        """Give the rows as they are now."""
+        yield SimulatedRows(disk=self.disk, directory=self.directory, _rows=dict(self._rows))
 
     def purge(self, first: bytes, last: bytes) -> None:
         """Deleted rows are gone already."""

@@ -26,6 +26,7 @@ from node.member_parts import MemberParts
 from node.mempool import Mempool
 from node.message_gate import SecondCopyError
 from node.signer import RECORD_NAME, Signer, create_signer_record
+from node.snapshot_server import SnapshotServer
 from node.telemetry import NodeCounters
 from node.write_ahead_log import WriteAheadLog
 from storage.errors import StorageError
@@ -35,12 +36,12 @@ from testnet.simulation.checkers import Invariant, InvariantError, check_memory,
 from testnet.simulation.disks import PowerCutError, SimulatedDisk
 from testnet.simulation.faults import Lie
 from testnet.simulation.liars import Liar
-from testnet.simulation.running import Running, run_at_once, run_to_end
+from testnet.simulation.running import NoSnapshots, Running, ask_in_turn, run_at_once, run_to_end
 from testnet.simulation.timeline import FOREVER, SECOND_US, Task, sleep
 from testnet.simulation.workload import GENESIS_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from consensus.blocks import DecidedBlock
     from consensus.chain import ChainRules
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from consensus.identifiers import Height
     from consensus.messages import TransactionsMessage
     from consensus.signing import SignatureCheck, SignatureMaker
+    from node.catch_up_task import Answer
     from node.node_chain import Appended
     from node.outbox import Outbox
     from node.peer_help import PeerHeights
@@ -212,6 +214,7 @@ class SimulatedNode:
             chain=chain,
             store=store,
             signer=signer,
+            snapshots=SnapshotServer(store, NoSnapshots()),
             run_blocking=run_at_once,
         )
         admission.on_waiting = self._wake
@@ -457,6 +460,10 @@ class SimulatedNode:
         if answer is None:
             raise PeerUnreachableError(f"member {member} does not answer")
         return answer
+
+    async def request_all(self, questions: Sequence[tuple[MemberIndex, bytes]], deadline_s: float) -> list[Answer]:
+        """Ask several nodes."""
+        return await ask_in_turn(self, questions, deadline_s)
 
     def refuse(self, member: MemberIndex, error: RejectionError) -> None:
         """A member lied in catch-up."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from consensus.errors import RejectionError
+from node.errors import PeerUnreachableError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from consensus.identifiers import Height, MemberIndex
     from node.admission import Admission
-    from node.catch_up_task import CatchUpServer
+    from node.catch_up_task import Answer, Asker, CatchUpServer
     from node.ledger_chain import LedgerChain
     from node.member import Member
     from node.mempool import Mempool
@@ -33,6 +37,24 @@ class Running:
     is_idle: bool = False
 
 
+class NoSnapshots:
+    """Implements SnapshotSource: simulated chains are short."""
+
+    def heights(self) -> tuple[Height, ...]:
+        """Return none."""
+        return ()
+
+    def manifest(self, height: Height) -> bytes | None:
+        """Return none."""
+        del height
+        return None
+
+    def piece(self, height: Height, number: int) -> bytes | None:
+        """Return none."""
+        del height, number
+        return None
+
+
 async def run_at_once(function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:
     """Return what a function returns: a RunBlocking that does not wait."""
     return function(*arguments)
@@ -46,3 +68,14 @@ def run_to_end(coroutine: Coroutine[object, None, ReturnT]) -> ReturnT:
         returned: ReturnT = ended.value
         return returned
     raise AssertionError("it waits")
+
+
+async def ask_in_turn(asker: Asker, questions: Sequence[tuple[MemberIndex, bytes]], deadline_s: float) -> list[Answer]:
+    """Ask members one after the other: side by side would only save this node's time."""
+    answers: list[Answer] = []
+    for member, payload in questions:
+        try:
+            answers.append(await asker.request(member, payload, deadline_s))
+        except (PeerUnreachableError, RejectionError) as error:
+            answers.append(error)
+    return answers

@@ -8,14 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from storage.genesis import StorageParameters
 from testnet.cluster import Cluster, open_cluster, start_all, stop_all
-from testnet.genesis import make_testnet
+from testnet.genesis import USUAL_PARAMETERS, make_testnet
 
 
 @contextmanager
-def running_testnet(home: Path) -> Generator[Cluster]:
-    """A testnet of nine voting nodes; stopped by their own process ids whatever happens."""
-    make_testnet(home)
+def running_testnet(
+    home: Path, parameters: StorageParameters = USUAL_PARAMETERS, settings: str = ""
+) -> Generator[Cluster]:
+    """A testnet of nine voting nodes; stopped by their own process ids whatever happens.
+
+    Args:
+        home: Of the testnet.
+        parameters: Of its genesis.
+        settings: Lines for every node's config.toml.
+    """
+    make_testnet(home, parameters=parameters)
+    for path in home.glob("seat-*/config.toml"):
+        path.write_text(path.read_text() + settings)
     cluster = open_cluster(home)
     try:
         start_all(cluster)

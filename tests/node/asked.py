@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from consensus.errors import RejectionError
 from consensus.identifiers import MemberIndex
+from node.catch_up_task import Answer
 from node.errors import PeerUnreachableError
+from testnet.simulation.running import ask_in_turn
 
 Answering = Callable[[bytes], Awaitable[bytes]]
 
@@ -30,6 +32,9 @@ class Members:
             raise PeerUnreachableError(f"member {member} is away")
         with trio.fail_after(deadline_s):
             return await answering(payload)
+
+    async def request_all(self, questions: Sequence[tuple[MemberIndex, bytes]], deadline_s: float) -> list[Answer]:
+        return await ask_in_turn(self, questions, deadline_s)
 
     def refuse(self, member: MemberIndex, error: RejectionError) -> None:
         self.refused.append((member, error))

@@ -16,8 +16,10 @@ from node.ledger_chain import LedgerChain
 from node.mempool import Mempool
 from node.node_chain import Appended
 from node.signer import Signer
+from node.snapshot_server import SnapshotServer
 from node.telemetry import NodeCounters
 from node.write_ahead_log import WriteAheadLog
+from storage.stores.snapshots import MadeSnapshots
 from tests.node.real_chain import Sent, open_ledger_chain, open_signer
 from tests.node.small_chain import KEYS, small_genesis
 
@@ -68,6 +70,7 @@ def open_member(
             chain=chain,
             store=chain.store,
             signer=signer,
+            snapshots=SnapshotServer(chain.store, MadeSnapshots(folder / "made")),
         )
         try:
             yield OneMember(

@@ -22,6 +22,7 @@ from consensus.messages import (
     RecordsResponse,
     StatusMessage,
     check_decided_height,
+    decode_request,
     decode_response,
     encode_message,
     encode_request,
@@ -198,3 +199,33 @@ async def test_what_is_no_question_is_refused(whole: OneMember, payload: bytes) 
     with pytest.raises(RejectionError) as caught:
         await whole.server.answer(payload)
     assert caught.value.reason is RejectionReason.MALFORMED
+
+
+async def test_members_are_asked_side_by_side_for_a_share_each(
+    whole: OneMember, behind: OneMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up_task, "BLOCKS_PER_REQUEST_MAX", 2)
+    members = Members({ONE: whole.server.answer, TWO: whole.server.answer})
+    async with catching_up(behind, members):
+        says(behind, ONE, 6)
+        says(behind, TWO, 6)
+        await until_height(behind, 5)
+    asked = [(member, decode_request(payload)) for member, payload in members.asked]
+    assert asked == [
+        (ONE, BlocksRequest(from_height=Height(2), count=2)),
+        (TWO, BlocksRequest(from_height=Height(4), count=2)),
+    ]
+    assert behind.chain.tip == whole.chain.tip
+
+
+async def test_the_share_behind_a_liars_is_asked_for_again(
+    whole: OneMember, behind: OneMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up_task, "BLOCKS_PER_REQUEST_MAX", 2)
+    members = Members({ONE: lying(BlocksResponse(decided=(encode(FORGED),))), TWO: whole.server.answer})
+    async with catching_up(behind, members):
+        says(behind, ONE, 6)
+        says(behind, TWO, 6)
+        await until_height(behind, 5)
+    assert [(member, error.reason) for member, error in members.refused] == [(ONE, RejectionReason.BAD_SIGNATURE)]
+    assert behind.chain.tip == whole.chain.tip

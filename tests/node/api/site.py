@@ -53,6 +53,7 @@ def config_of(world: World, home: Path) -> NodeConfig:
         shard_port=4002,
         api_host="127.0.0.1",
         api_port=8080,
+        history_heights=None,
         reserve_bytes=0,
         log_level=LogLevel.INFO,
         log_format=LogFormat.TEXT,
