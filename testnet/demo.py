@@ -56,7 +56,7 @@ def run_demo(arguments: Namespace) -> int:
         ignore_signals()
         stop_all(cluster)
         if not is_done:
-            note(f"the demo failed; the logs are {home}/seat-*/log")
+            note(f"the demo did not finish; the logs are {home}/seat-*/log")
     if not arguments.keep:
         shutil.rmtree(home)
     return ExitCode.DONE
