@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from node.errors import NodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator
     from types import FrameType
 
 ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,21 +67,37 @@ def start_process(command: tuple[str, ...], pid_file: Path, log_file: Path) -> O
         OSError: The program or the files cannot be opened.
         NodeError: It ended at once.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    with _signals_waiting():
+        return _start_and_remember(command, pid_file, log_file)
+
+
+@contextmanager
+def _signals_waiting() -> Generator[None]:
+    """Let signals of ENDS act at the end of the block; a mask would not do, since other threads might take them.
+
+    In another thread than the main one nothing is to be done: signals never act there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handled = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in handled}
     try:
-        return _start_and_remember(command, pid_file, log_file, before)
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
-def _start_and_remember(
-    command: tuple[str, ...], pid_file: Path, log_file: Path, signal_mask: Iterable[int]
-) -> OwnedProcess:
+def _start_and_remember(command: tuple[str, ...], pid_file: Path, log_file: Path) -> OwnedProcess:
     output = (os.POSIX_SPAWN_OPEN, 1, str(log_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE)
     nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     errors = (os.POSIX_SPAWN_DUP2, 1, 2)
     actions = (nothing, output, errors)
-    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True, setsigmask=signal_mask)
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)
     start_ticks = _start_ticks(pid)
     if start_ticks is None:
         raise NodeError(f"the process ended at once: see {log_file}")
