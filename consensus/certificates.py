@@ -240,8 +240,8 @@ def _check_bitmap(certificate: PolkaCertificate | CommitCertificate, members: Me
         raise RejectionError(
             RejectionReason.WRONG_CERTIFICATE, f"{len(voters)} members, {len(certificate.signatures)} signatures"
         )
-    if voters and voters[-1] >= members.budget.members:
-        raise RejectionError(RejectionReason.NOT_A_MEMBER, f"member {voters[-1]} of {members.budget.members}")
+    for member in voters:
+        members.public_key(member)
     if len(voters) < members.budget.quorum:
         raise RejectionError(RejectionReason.NO_QUORUM, f"{len(voters)} of {members.budget.quorum} votes")
 

@@ -28,12 +28,12 @@ from consensus.certificates import check_commit, check_polka
 from consensus.encoding import encode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.evidence import check_evidence, fault_place
-from consensus.genesis import genesis_members
 from consensus.identifiers import NO_ROUND, BlockHash, Height, Milliseconds
 from consensus.merkle import list_root
+from consensus.schedule import genesis_schedule
 from consensus.signing import check_signature
 from consensus.timeouts import clock_drift_ms
-from consensus.turns import first_turns, next_turns, turn_facts
+from consensus.turns import first_turns, turn_facts, turns_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from consensus.genesis import ConsensusParameters, Genesis
     from consensus.identifiers import MemberIndex, MerkleRoot, Round, StateRoot
     from consensus.members import MemberSet
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
     from consensus.turns import ProposerOrder, TurnState
 
@@ -62,15 +63,16 @@ class ChainTip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRules:
-    """What a block is judged by, all of it from genesis."""
+    """What the next block is judged by: members and parameters of its height, and of those below (rule M2)."""
 
     chain_id: str
     parameters: ConsensusParameters
     members: MemberSet
+    schedule: MemberSchedule
 
 
 class Application(Protocol):
-    """What consensus asks of the ledger: check a payload, apply it, return the root."""
+    """What consensus asks of the ledger: check a payload, apply it, return root and members."""
 
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
         """Raise RejectionError if these can never stand in a block (encoding, signature, size, duplicates)."""
@@ -84,29 +86,46 @@ class Application(Protocol):
         """Apply a decided block atomically and durably; return the state root after it."""
         ...
 
+    @property
+    def schedule(self) -> MemberSchedule:
+        """Return who agrees on the heights up to two above the last block that was applied."""
+        ...
+
 
 def chain_rules(genesis: Genesis) -> ChainRules:
     """Return the rules that genesis sets; raises RejectionError(BAD_GENESIS)."""
-    members = genesis_members(genesis)
-    return ChainRules(chain_id=genesis.chain_id, parameters=genesis.parameters, members=members)
+    return rules_at(genesis.chain_id, genesis_schedule(genesis), Height(1))
+
+
+def rules_at(chain_id: str, schedule: MemberSchedule, height: Height) -> ChainRules:
+    """Return the rules of a height, which is at most two above the block that the schedule follows from."""
+    return ChainRules(
+        chain_id=chain_id,
+        parameters=schedule.parameters_at(height),
+        members=schedule.members_at(height),
+        schedule=schedule,
+    )
 
 
 def genesis_tip(genesis: Genesis, state_root: StateRoot) -> ChainTip:
     """Return the tip before the first block; its hash is the genesis hash."""
-    members = genesis_members(genesis)
+    members = genesis_schedule(genesis).members_at(Height(0))
     return ChainTip(
         height=Height(0),
         block_hash=BlockHash(members.genesis_hash),
         time_ms=genesis.time_ms,
         state_root=state_root,
         last=None,
-        turns=first_turns(members.budget),
+        turns=first_turns(members),
     )
 
 
-def next_tip(tip: ChainTip, decided: DecidedBlock, state_root: StateRoot) -> ChainTip:
-    """Return the tip after a decided block that gave this state root."""
-    return tip_at(decided, state_root, next_turns(tip.turns, turn_facts(decided.block)))
+def next_tip(tip: ChainTip, decided: DecidedBlock, state_root: StateRoot, schedule: MemberSchedule) -> ChainTip:
+    """Return the tip after a decided block that gave this state root and this schedule."""
+    height = decided.block.header.height
+    facts = turn_facts(decided.block, schedule.members_at(height))
+    following = schedule.members_at(Height(height + 1))
+    return tip_at(decided, state_root, turns_after(tip.turns, facts, following))
 
 
 def tip_at(decided: DecidedBlock, state_root: StateRoot, turns: TurnState) -> ChainTip:
@@ -185,13 +204,14 @@ def check_block(
     Raises:
         RejectionError: WRONG_CHAIN, WRONG_HEIGHT, WRONG_PARENT, WRONG_STATE_ROOT, WRONG_TIME, NOT_A_MEMBER, OVERSIZED,
             WRONG_CERTIFICATE and what check_commit gives, WRONG_EVIDENCE_ROOT, BAD_EVIDENCE, WRONG_TRANSACTIONS_ROOT,
-            and whatever the application says of evidence and transactions.
+            and whatever the application says of evidence and transactions; WRONG_HEIGHT too for evidence older than
+            the members that are remembered.
     """
     _check_header(block.header, tip, rules)
     if len(encode(block)) > BLOCK_BYTES_MAX:
         raise RejectionError(RejectionReason.OVERSIZED, f"a block has at most {BLOCK_BYTES_MAX} bytes")
-    _check_parent_commit(block, tip, rules.members, check)
-    _check_evidence(block, rules.members, check)
+    _check_parent_commit(block, tip, rules, check)
+    _check_evidence(block, rules, check)
     application.check_evidence(block.evidence)
     if block.header.transactions_root != transactions_root(block.transactions):
         raise RejectionError(RejectionReason.WRONG_TRANSACTIONS_ROOT, "header and body differ")
@@ -301,7 +321,7 @@ def _check_header(header: Header, tip: ChainTip, rules: ChainRules) -> None:
     rules.members.public_key(header.proposer)
 
 
-def _check_parent_commit(block: Block, tip: ChainTip, members: MemberSet, check: SignatureCheck) -> None:
+def _check_parent_commit(block: Block, tip: ChainTip, rules: ChainRules, check: SignatureCheck) -> None:
     commit, stated = block.parent_commit, block.header.parent_commit_hash
     if commit is None:
         if tip.height != 0 or stated != NO_CERTIFICATE:
@@ -311,10 +331,10 @@ def _check_parent_commit(block: Block, tip: ChainTip, members: MemberSet, check:
         raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the certificate is not of the parent")
     if stated != certificate_hash(commit):
         raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "header and body name different certificates")
-    check_commit(commit, members, check)
+    check_commit(commit, rules.schedule.members_at(tip.height), check)
 
 
-def _check_evidence(block: Block, members: MemberSet, check: SignatureCheck) -> None:
+def _check_evidence(block: Block, rules: ChainRules, check: SignatureCheck) -> None:
     if block.header.evidence_root != evidence_root(block.evidence):
         raise RejectionError(RejectionReason.WRONG_EVIDENCE_ROOT, "header and body differ")
     encodings = [encode(proof) for proof in block.evidence]
@@ -326,4 +346,4 @@ def _check_evidence(block: Block, members: MemberSet, check: SignatureCheck) -> 
     if any(height > block.header.height for _, _, height, _ in places):
         raise RejectionError(RejectionReason.BAD_EVIDENCE, "a fault of a later height")
     for proof in block.evidence:
-        check_evidence(proof, members, check)
+        check_evidence(proof, rules.schedule.members_at(fault_place(proof)[2]), check)

@@ -181,7 +181,7 @@ def _take(state: HeightState, event: Event) -> Outcome:
 
 
 def _take_vote(state: HeightState, signed: SignedVote) -> Outcome:
-    if signed.vote.member >= state.context.budget.members:
+    if signed.vote.member not in state.context.voters:
         raise RejectionError(RejectionReason.NOT_A_MEMBER, f"member {signed.vote.member}")
     _check_near(state, signed.vote.round)
     keeper, found = add_vote(state.keeper, signed)

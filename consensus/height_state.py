@@ -33,10 +33,15 @@ class FastNil(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeightContext:
-    """What stays the same for a height; `me` is None for an observer, who sends nothing."""
+    """What stays the same for a height; `me` is None for an observer, who sends nothing.
+
+    Attributes:
+        voters: The members of this height.
+    """
 
     height: Height
     budget: FaultBudget
+    voters: frozenset[MemberIndex]
     turns: ProposerOrder
     me: MemberIndex | None
     fast_nil: FastNil = FastNil.ON

@@ -40,6 +40,8 @@ class Domain(StrEnum):
     DECIDED_HEIGHT = "grandest/1/decided-height"
     VERIFIER_LOT = "grandest/1/verifier-lot"
     LEAF_LOT = "grandest/1/leaf-lot"
+    SEAT_OFFER = "grandest/1/seat-offer"
+    SEAT_CHANGE = "grandest/1/seat-change"
 
 
 def sign_bytes(domain: Domain, genesis_hash: GenesisHash, payload: bytes) -> bytes:

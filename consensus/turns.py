@@ -7,9 +7,10 @@ Who is suspended still votes.
 - A turn is missed when the height it was at needed a later round, unless that member made the block after all.
 - Three own turns missed in a row: *absent* if the last 3n certificates lack its precommit, until three certificates in
   a row hold it; otherwise *silent*, out for 2, 4, 8... up to 64 times n heights, and again after one more missed turn.
-- *Guilty*: a block holds evidence against it. For good; a change of the members ends it.
+- *Guilty*: a block holds evidence against it. For good, until another occupant takes the seat.
 - Every 256 times n heights all but guilt and absence starts afresh, so that a joiner needs the last few blocks alone
   (`first_needed`), whatever came before: there is no hidden priority state.
+- At the first height of other members all but the guilt of those who stay starts afresh: nothing below is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from consensus.blocks import Block
     from consensus.heads import BlockHead
-    from consensus.quorum import FaultBudget
+    from consensus.members import MemberSet
 
 TURNS_MISSED: Final = 3
 """Own turns in a row that end a member's turns."""
@@ -120,7 +121,8 @@ class TurnState(Record):
     Attributes:
         height: Of the last block.
         failures: u, the most that are suspended.
-        attendance: Of each member, in seat order.
+        members: Those of the next height.
+        attendance: Of each of them, in seat order.
         suspended: Who has no turns at the next height.
         suspended_before: Who had none at this height.
         proposer_before: Of the last block; NOBODY where its height's turns are not to be counted.
@@ -128,6 +130,7 @@ class TurnState(Record):
 
     height: Annotated[Height, HEIGHT]
     failures: Annotated[int, Meta(ge=0, le=MEMBERS_MAX - 1)]
+    members: Bitmap
     attendance: Annotated[tuple[Attendance, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
     suspended: Bitmap
     suspended_before: Bitmap
@@ -138,11 +141,11 @@ class TurnState(Record):
         return active_turns(self).proposer(height, round_)
 
 
-def first_turns(budget: FaultBudget, height: Height = GENESIS, guilty: Iterable[MemberIndex] = ()) -> TurnState:
+def first_turns(members: MemberSet, height: Height = GENESIS, guilty: Iterable[MemberIndex] = ()) -> TurnState:
     """Return the state at genesis, or that from which a joiner goes on: see first_needed().
 
     Args:
-        budget: Of the members.
+        members: Of the next height.
         height: Of the block below the first that is added.
         guilty: Who is proven guilty up to that height.
     """
@@ -150,53 +153,74 @@ def first_turns(budget: FaultBudget, height: Height = GENESIS, guilty: Iterable[
     nobody = bitmap_of(())
     return TurnState(
         height=height,
-        failures=budget.failures,
-        attendance=tuple(Attendance(is_guilty=MemberIndex(i) in known) for i in range(budget.members)),
+        failures=members.budget.failures,
+        members=bitmap_of(members.indices),
+        attendance=tuple(Attendance(is_guilty=member in known) for member in members.indices),
         suspended=nobody,
         suspended_before=nobody,
         proposer_before=NOBODY,
     )
 
 
-def first_needed(height: Height, members: int) -> Height:
-    """Return the lowest block that says anything of the turns at a height: 3n below the last fresh start."""
-    span = FRESH_START_TURNS * members
-    return Height(max(height // span * span - TURNS_ABSENT * members, 1))
+def first_needed(height: Height, members: MemberSet) -> Height:
+    """Return the lowest block that says anything of the turns at a height, whose members these are.
+
+    It lies 3n below the last fresh start, but not below their first height.
+    """
+    count = members.budget.members
+    span = FRESH_START_TURNS * count
+    return Height(max(height // span * span - TURNS_ABSENT * count, members.since, 1))
 
 
 def active_turns(state: TurnState) -> Turns:
     """Return who takes turns at the next height."""
-    return _without(state.suspended, len(state.attendance))
+    return _without(state.suspended, state)
 
 
 def suspensions(state: TurnState) -> dict[MemberIndex, Suspension]:
     """Return who has no turns at the next height, and why."""
+    out = frozenset(bitmap_members(state.suspended))
     return {
-        member: _why(state.attendance[member], Height(state.height + 1)) or Suspension.ABSENT
-        for member in bitmap_members(state.suspended)
+        member: _why(one, Height(state.height + 1)) or Suspension.ABSENT
+        for member, one in _rows(state, state.attendance)
+        if member in out
     }
 
 
-def turn_facts(block: Block | BlockHead) -> TurnFacts:
-    """Return what a block says of turns."""
+def turn_facts(block: Block | BlockHead, members: MemberSet) -> TurnFacts:
+    """Return what a block says of turns; these are the members of its height."""
+    accused = (fault_place(evidence) for evidence in block.evidence)
     commit = block.parent_commit
     return TurnFacts(
         height=block.header.height,
         proposer=block.header.proposer,
         parent_round=NO_ROUND if commit is None else commit.round,
         parent_signers=frozenset(() if commit is None else bitmap_members(commit.members)),
-        guilty=frozenset(fault_place(evidence)[1] for evidence in block.evidence),
+        guilty=frozenset(member for _, member, height, _ in accused if members.is_occupant(member, height)),
     )
 
 
+def turns_after(state: TurnState, facts: TurnFacts, following: MemberSet) -> TurnState:
+    """Return the state after the next block, with the members of the height that follows it."""
+    counted = next_turns(state, facts)
+    if following.since != facts.height + 1:
+        return counted
+    guilty = [
+        member
+        for member, one in _rows(counted, counted.attendance)
+        if one.is_guilty and following.is_occupant(member, facts.height)
+    ]
+    return first_turns(following, facts.height, guilty)
+
+
 def next_turns(state: TurnState, facts: TurnFacts) -> TurnState:
-    """Return the state after the next block."""
+    """Return the state after the next block, which the same members follow."""
     assert facts.height == state.height + 1, "blocks are counted in order"
     members = len(state.attendance)
-    attendance = _with_guilt(state.attendance, facts.guilty)
+    attendance = _with_guilt(state, facts.guilty)
     if facts.parent_round != NO_ROUND:
         attendance = _with_turns(state, attendance, facts.parent_round)
-        attendance = _with_signatures(attendance, facts.parent_signers)
+        attendance = _with_signatures(state, attendance, facts.parent_signers)
     counted = replace(
         state,
         height=facts.height,
@@ -207,26 +231,31 @@ def next_turns(state: TurnState, facts: TurnFacts) -> TurnState:
     return _recomputed(counted) if (facts.height + 1) % members == 0 else counted
 
 
-def _without(suspended: bytes, members: int) -> Turns:
+def _rows(state: TurnState, attendance: tuple[Attendance, ...]) -> Iterable[tuple[MemberIndex, Attendance]]:
+    return zip(bitmap_members(state.members), attendance, strict=True)
+
+
+def _without(suspended: bytes, state: TurnState) -> Turns:
     out = frozenset(bitmap_members(suspended))
-    return Turns(active=tuple(MemberIndex(i) for i in range(members) if i not in out))
+    return Turns(active=tuple(member for member in bitmap_members(state.members) if member not in out))
 
 
-def _with_guilt(attendance: tuple[Attendance, ...], guilty: frozenset[MemberIndex]) -> tuple[Attendance, ...]:
+def _with_guilt(state: TurnState, guilty: frozenset[MemberIndex]) -> tuple[Attendance, ...]:
     if not guilty:
-        return attendance
-    return tuple(replace(one, is_guilty=one.is_guilty or i in guilty) for i, one in enumerate(attendance))
+        return state.attendance
+    rows = _rows(state, state.attendance)
+    return tuple(replace(one, is_guilty=one.is_guilty or member in guilty) for member, one in rows)
 
 
 def _with_turns(state: TurnState, attendance: tuple[Attendance, ...], round_: Round) -> tuple[Attendance, ...]:
     """Count the turns of the height before, which was decided in this round."""
     if state.proposer_before == NOBODY:
         return attendance
-    turns = _without(state.suspended_before, len(attendance))
+    turns = _without(state.suspended_before, state)
     kept = {state.proposer_before, turns.proposer(state.height, round_)}
     rounds = range(min(round_, len(turns.active)))
     missed = {turns.proposer(state.height, Round(r)) for r in rounds} - kept
-    return tuple(_with_turn(one, MemberIndex(i), kept, missed) for i, one in enumerate(attendance))
+    return tuple(_with_turn(one, member, kept, missed) for member, one in _rows(state, attendance))
 
 
 def _with_turn(one: Attendance, member: MemberIndex, kept: set[MemberIndex], missed: set[MemberIndex]) -> Attendance:
@@ -237,11 +266,15 @@ def _with_turn(one: Attendance, member: MemberIndex, kept: set[MemberIndex], mis
     return one
 
 
-def _with_signatures(attendance: tuple[Attendance, ...], signers: frozenset[MemberIndex]) -> tuple[Attendance, ...]:
+def _with_signatures(
+    state: TurnState, attendance: tuple[Attendance, ...], signers: frozenset[MemberIndex]
+) -> tuple[Attendance, ...]:
     unsigned_max = TURNS_ABSENT * len(attendance)
     return tuple(
-        _with_signature(one) if i in signers else replace(one, signed=0, unsigned=min(one.unsigned + 1, unsigned_max))
-        for i, one in enumerate(attendance)
+        _with_signature(one)
+        if member in signers
+        else replace(one, signed=0, unsigned=min(one.unsigned + 1, unsigned_max))
+        for member, one in _rows(state, attendance)
     )
 
 
@@ -260,7 +293,7 @@ def _recomputed(state: TurnState) -> TurnState:
     is_fresh = height % (FRESH_START_TURNS * members) == 0
     judge = _fresh if is_fresh else _judged
     attendance = tuple(judge(one, height, TURNS_ABSENT * members) for one in state.attendance)
-    wanted = [(_why(one, height), MemberIndex(i)) for i, one in enumerate(attendance)]
+    wanted = [(_why(one, height), member) for member, one in _rows(state, attendance)]
     ranked = [member for why in Suspension for found, member in wanted if found is why]
     suspended = bitmap_of(ranked[: state.failures])
     counted = replace(state, attendance=attendance, suspended=suspended)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import RejectionError
-from consensus.identifiers import MemberIndex
 from consensus.messages import ClockRequest, ClockResponse
 from node.catch_up_task import ask
 from node.errors import ConfigurationError, PeerUnreachableError
@@ -26,7 +25,7 @@ from node.errors import ConfigurationError, PeerUnreachableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consensus.identifiers import Milliseconds
+    from consensus.identifiers import MemberIndex, Milliseconds
     from consensus.members import MemberSet
     from node.catch_up_task import Asker
 
@@ -61,12 +60,12 @@ async def check_clock_with(
         ConfigurationError: The clock is ahead or behind.
     """
     offsets: dict[MemberIndex, int] = {}
-    needed = min(2 * members.budget.liars + 1, members.budget.members - 1)
+    others = tuple(member for member in members.indices if member != seat)
+    needed = min(2 * members.budget.liars + 1, len(others))
     while len(offsets) < needed:
         async with trio.open_nursery() as nursery:
-            for index in range(members.budget.members):
-                member = MemberIndex(index)
-                if member not in (seat, *offsets):
+            for member in others:
+                if member not in offsets:
                     nursery.start_soon(_ask_into, offsets, asker, member, wall_ms)
         if len(offsets) < needed:
             await trio.sleep(RETRY_S)

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
     from consensus.blocks import DecidedBlock
     from consensus.errors import RejectionError
-    from consensus.genesis import ConsensusParameters
     from consensus.identifiers import Height, MemberIndex
-    from consensus.members import MemberSet
     from consensus.messages import TransactionsMessage
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
     from node.mempool import Mempool
     from node.node_chain import Appended, NodeChain
@@ -45,8 +44,6 @@ class ConsensusParts:
     """What the task is built from."""
 
     seat: MemberIndex
-    members: MemberSet
-    parameters: ConsensusParameters
     chain: NodeChain
     signer: Signer
     log: WriteAheadLog
@@ -85,8 +82,6 @@ class ConsensusTask:
         self._member = Member(
             MemberParts(
                 seat=parts.seat,
-                members=parts.members,
-                parameters=parts.parameters,
                 chain=parts.chain,
                 signer=parts.signer,
                 log=parts.log,
@@ -105,6 +100,11 @@ class ConsensusTask:
     def height(self) -> Height:
         """The height this member votes at: one above its chain."""
         return self._member.height
+
+    @property
+    def schedule(self) -> MemberSchedule:
+        """Who agrees on which height, as far as this chain says."""
+        return self._parts.chain.rules.schedule
 
     @property
     def is_voting(self) -> bool:

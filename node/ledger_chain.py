@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from consensus.chain import ChainRules, check_block, check_decided, check_fresh, make_block
+from consensus.chain import ChainRules, check_block, check_decided, check_fresh, make_block, rules_at
 from consensus.evidence import fault_place
 from consensus.identifiers import NO_ROUND, Height
 from consensus.signing import check_signature
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 
+def next_rules(store: ChainStore) -> ChainRules:
+    """Return what the next block of a chain is judged by."""
+    return rules_at(store.genesis.chain_id, store.schedule, Height(store.tip.height + 1))
+
+
 def _hold_nothing(height: Height) -> None:
     """Make no snapshots."""
     del height
@@ -52,9 +57,10 @@ class LedgerChain:
 
     store: ChainStore
     records: RecordStore
-    rules: ChainRules
     seat: MemberIndex
     check: SignatureCheck = check_signature
+    judge: Callable[[ChainStore], ChainRules] = next_rules
+    """Tells the rules of the next block; the simulation's broken nodes have others."""
     hold_state: Callable[[Height], None] = _hold_nothing
     """Called once a block is durable, before the next can be; from a worker thread."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,6 +72,11 @@ class LedgerChain:
     def tip(self) -> ChainTip:
         """The last decided block."""
         return self.store.tip
+
+    @property
+    def rules(self) -> ChainRules:
+        """What the next block is judged by."""
+        return self.judge(self.store)
 
     @property
     def turns(self) -> ProposerOrder:

@@ -99,7 +99,7 @@ class Member:
     def __init__(self, parts: MemberParts) -> None:
         self._parts = parts
         self._chain = parts.chain
-        self._gate = MessageGate(parts.members, parts.chain, parts.seat, parts.signer, parts.check)
+        self._gate = MessageGate(parts.chain, parts.seat, parts.signer, parts.check)
         self._intake = ProposalIntake(
             chain=parts.chain,
             mempool=parts.mempool,
@@ -144,6 +144,7 @@ class Member:
         self._start = StartWatch(begun_at=parts.monotonic_s())
         self._wants_certificate = False
         self._repeat_at = math.inf
+        self._rules = parts.chain.rules
         self._state = self._new_state()
 
     @property
@@ -347,7 +348,7 @@ class Member:
                 self._parts.outbox.broadcast(encode_message(_certificate_message(certificate)))
             case ScheduleTimeout(timeout=timeout):
                 now, proposer = self._parts.monotonic_s(), self._chain.turns.proposer(self.height, timeout.round)
-                self._timers.start(timeout, now + self._pace.wait_s(timeout, proposer, self._parts.parameters, now))
+                self._timers.start(timeout, now + self._pace.wait_s(timeout, proposer, self._rules.parameters, now))
             case ReportEvidence(evidence=evidence):
                 await self._evidence.add(evidence)
             case Decide():
@@ -363,18 +364,20 @@ class Member:
     # --- one height after the other ----------------------------------------------------------------------------------
 
     def _new_state(self) -> HeightState:
-        height = Height(self._chain.tip.height + 1)
-        may_sign = self._parts.signer.may_sign(height)
+        height, members, signer = Height(self._chain.tip.height + 1), self._rules.members, self._parts.signer
+        is_seated = members.index_of(signer.public) == self._parts.seat
         return start_state(
             HeightContext(
                 height=height,
-                budget=self._parts.members.budget,
+                budget=members.budget,
+                voters=frozenset(members.indices),
                 turns=self._chain.turns,
-                me=self._parts.seat if may_sign else None,
+                me=self._parts.seat if is_seated and signer.may_sign(height) else None,
             )
         )
 
     def _begin_height(self) -> None:
+        self._rules = self._chain.rules
         self._state = self._new_state()
         self._timers.clear()
         self._pace.begin_height()
@@ -394,9 +397,9 @@ class Member:
         facts = self._start.facts(
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
             root_changed=self._wants_certificate,
-            weak_quorum=self._parts.members.budget.weak_quorum,
+            weak_quorum=self._rules.members.budget.weak_quorum,
         )
-        return start_moment(facts, self._parts.parameters)
+        return start_moment(facts, self._rules.parameters)
 
     async def _consider_start(self) -> None:
         if self._start_moment() <= self._parts.monotonic_s():
@@ -437,7 +440,7 @@ class Member:
 
     def _schedule_repeat(self) -> None:
         is_idle = self._state.machine.step is Step.NEW and self._state.decision is None
-        span_s = IDLE_STATUS_S if is_idle else rebroadcast_ms(self._state.machine.round, self._parts.parameters) / 1000
+        span_s = IDLE_STATUS_S if is_idle else rebroadcast_ms(self._state.machine.round, self._rules.parameters) / 1000
         self._repeat_at = self._parts.monotonic_s() + span_s
 
     async def _repeat(self) -> None:

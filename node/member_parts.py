@@ -11,9 +11,7 @@ from node.reception import ReceptionEvents
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consensus.genesis import ConsensusParameters
     from consensus.identifiers import MemberIndex, Milliseconds
-    from consensus.members import MemberSet
     from consensus.signing import SignatureCheck
     from node.blocking import RunBlocking
     from node.mempool import Mempool
@@ -36,8 +34,6 @@ class MemberParts:
     """What a member is built from."""
 
     seat: MemberIndex
-    members: MemberSet
-    parameters: ConsensusParameters
     chain: NodeChain
     signer: Signer
     log: WriteAheadLog

@@ -20,7 +20,7 @@ from consensus.certificates import (
     check_round_certificate,
 )
 from consensus.errors import RejectionError, RejectionReason
-from consensus.evidence import check_evidence
+from consensus.evidence import check_evidence, fault_place
 from consensus.messages import (
     CommitMessage,
     PolkaMessage,
@@ -68,17 +68,11 @@ def height_of(message: AgreementMessage) -> Height:
 class MessageGate:
     """Checks messages of agreement once each."""
 
-    __slots__ = ("_chain", "_me", "_members", "_seen", "_signature_check", "_signer")
+    __slots__ = ("_chain", "_me", "_seen", "_signature_check", "_signer")
 
     def __init__(
-        self,
-        members: MemberSet,
-        chain: NodeChain,
-        me: MemberIndex,
-        signer: Signer,
-        check: SignatureCheck = check_signature,
+        self, chain: NodeChain, me: MemberIndex, signer: Signer, check: SignatureCheck = check_signature
     ) -> None:
-        self._members = members
         self._signature_check = check
         self._chain = chain
         self._me = me
@@ -112,7 +106,8 @@ class MessageGate:
             RejectionError: It did not.
             SecondCopyError: It is this seat, and one of them was signed elsewhere.
         """
-        check_evidence(evidence, self._members, self._signature_check)
+        height = fault_place(evidence)[2]
+        check_evidence(evidence, self._members(height), self._signature_check)
         for signed in (evidence.first, evidence.second):
             statement = signed.vote if isinstance(signed, SignedVote) else signed.proposal
             member = statement.proposer if isinstance(statement, Proposal) else statement.member
@@ -132,44 +127,51 @@ class MessageGate:
             position = Position(height=certificate.height, round=certificate.round, step=step)
             self._check_position(position, certificate.signatures[members.index(self._me)])
 
+    def _members(self, height: Height) -> MemberSet:
+        return self._chain.rules.schedule.members_at(height)
+
     def _check(self, message: AgreementMessage) -> None:
+        members = self._members(height_of(message))
         match message:
             case VoteMessage(signed=signed):
-                check_vote(signed, self._members, self._signature_check)
+                check_vote(signed, members, self._signature_check)
                 if signed.vote.member == self._me:
                     self._check_position(position_of(signed.vote), signed.signature)
             case ProposalMessage():
-                self._check_proposal(message)
+                self._check_proposal(message, members)
             case PolkaMessage(certificate=certificate):
-                check_polka(certificate, self._members, self._signature_check)
+                check_polka(certificate, members, self._signature_check)
                 self.check_own(certificate)
             case CommitMessage(certificate=certificate):
-                check_commit(certificate, self._members, self._signature_check)
+                check_commit(certificate, members, self._signature_check)
                 self.check_own(certificate)
             case RoundMessage(certificate=certificate):
-                check_round_certificate(certificate, self._members, self._signature_check)
+                check_round_certificate(certificate, members, self._signature_check)
                 self.check_own(certificate)
             case _:
                 assert_never(message)
 
-    def _check_proposal(self, message: ProposalMessage) -> None:
+    def _check_proposal(self, message: ProposalMessage, members: MemberSet) -> None:
         proposal = message.signed.proposal
         expected = self._chain.turns.proposer(proposal.height, proposal.round)
         # Of later heights the turns are not known yet: the core asks again.
         if proposal.height == self._chain.tip.height + 1 and proposal.proposer != expected:
             detail = f"member {proposal.proposer} in round {proposal.round}, turn of {expected}"
             raise RejectionError(RejectionReason.WRONG_PROPOSER, detail)
-        check_proposal(message.signed, self._members, self._signature_check)
+        check_proposal(message.signed, members, self._signature_check)
         if header_hash(message.block.header) != proposal.block_hash:
             raise RejectionError(RejectionReason.MALFORMED, "the block beside a proposal is another")
         if message.polka is not None:
-            check_polka(message.polka, self._members, self._signature_check)
+            check_polka(message.polka, members, self._signature_check)
             if (message.polka.block_hash, message.polka.round) != (proposal.block_hash, proposal.valid_round):
                 raise RejectionError(RejectionReason.WRONG_CERTIFICATE, "the polka beside a proposal is another's")
         if proposal.proposer == self._me:
             self._check_position(position_of(proposal), message.signed.signature)
 
     def _check_position(self, position: Position, signature: Signature) -> None:
+        """What the seat signed with another key is a former occupant's, or of this one's former keys."""
+        if self._members(position.height).index_of(self._signer.public) != self._me:
+            return
         if self._signer.is_stranger(position, signature):
             raise SecondCopyError(
                 f"seat {self._me} signed {position} but not in this process: another copy of this seat is running;"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from consensus.blocks import Block, DecidedBlock
     from consensus.certificates import CommitCertificate
-    from consensus.chain import ChainTip
+    from consensus.chain import ChainRules, ChainTip
     from consensus.evidence import Evidence
     from consensus.identifiers import Height, MemberIndex, Milliseconds, TransactionId
     from consensus.proposals import Proposal
@@ -48,6 +48,11 @@ class NodeChain(Protocol):
     @property
     def turns(self) -> ProposerOrder:
         """Whose turn it is at the next height."""
+        ...
+
+    @property
+    def rules(self) -> ChainRules:
+        """What the next block is judged by; its schedule reaches one height further."""
         ...
 
     def make_block(

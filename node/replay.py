@@ -24,24 +24,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from consensus.blocks import BLOCK_BYTES_MAX, Block, DecidedBlock, header_hash
 from consensus.certificates import bitmap_members
-from consensus.chain import ChainRules, ChainTip, chain_rules, check_decided, genesis_tip, next_tip
+from consensus.chain import ChainTip, check_decided, genesis_tip, next_tip, rules_at
 from consensus.encoding import check_second_opinion, decode
 from consensus.errors import RejectionError, RejectionReason
 from consensus.evidence import Evidence, fault_place
-from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash, genesis_members
+from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash
 from consensus.identifiers import GenesisHash, Height, MemberIndex, StateRoot
 from consensus.signing import check_signature
 from consensus.turns import Suspension, suspensions
 from node.errors import NodeError
 from storage.faults import check_new_faults
-from storage.genesis import storage_genesis
-from storage.ledger import LedgerContext, apply_block, check_transactions, genesis_state, ledger_context
+from storage.ledger import apply_block, check_transactions, context_after, genesis_state, ledger_context
 from storage.state import TENANT_PREFIX, MemoryState, TenantState, decode_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from consensus.members import MemberSet
+    from consensus.schedule import MemberSchedule
     from storage.ledger import StateChange
 
 MAGIC: Final = b"grandest-export-1\n"
@@ -86,6 +86,7 @@ class ReplayReport:
     genesis_hash: GenesisHash
     chain_id: str
     operators: tuple[str, ...]
+    """Of every seat that ever was, by number."""
     height: Height
     state_root: StateRoot
     transactions: int = 0
@@ -103,10 +104,14 @@ class ReplayReport:
 class _Ledger:
     """The application of a replay, in memory; implements consensus.chain.Application."""
 
-    def __init__(self, context: LedgerContext, genesis: Genesis) -> None:
-        self.context = context
+    def __init__(self, genesis: Genesis) -> None:
+        self.context = ledger_context(genesis)
         self.state = MemoryState()
         self.change = self._commit(genesis_state(genesis))
+
+    @property
+    def schedule(self) -> MemberSchedule:
+        return self.context.schedule
 
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
         check_transactions(self.context, transactions)
@@ -120,6 +125,7 @@ class _Ledger:
 
     def _commit(self, change: StateChange) -> StateChange:
         self.state.commit(change.values, change.pages)
+        self.context = context_after(self.context, self.state, change)
         return change
 
 
@@ -161,7 +167,7 @@ def replay(
         ReplayError: The first lie.
     """
     pieces = _Pieces(export, on_progress)
-    rules, ledger, tip, report = _begin(pieces, pinned)
+    ledger, tip, report = _begin(pieces, pinned)
     # Certificates come twice (behind their block, in the child's body): a few remembered answers halve the work.
     check = lru_cache(SIGNATURES_REMEMBERED)(check_signature)
     for encoded in pieces.blocks():
@@ -169,13 +175,16 @@ def replay(
         try:
             decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
             check_second_opinion(encoded)
+            rules = rules_at(report.chain_id, ledger.schedule, height)
             check_decided(decided, tip, rules, ledger, check)
-            tip = next_tip(tip, decided, ledger.apply(decided.block))
+            state_root = ledger.apply(decided.block)
+            tip = next_tip(tip, decided, state_root, ledger.schedule)
         except RejectionError as error:
             raise ReplayError(height, error) from error
         _count(report, decided, ledger)
     pieces.check_trailer(tip.height)
     report.height, report.state_root, report.suspended = tip.height, tip.state_root, suspensions(tip.turns)
+    report.operators = tuple(seat.seat.operator for seat in ledger.context.membership.seats)
     _count_objects(report, ledger.state)
     return report
 
@@ -183,7 +192,8 @@ def replay(
 def find_fork(one: Reader, other: Reader) -> tuple[MemberSet, DecidedBlock, DecidedBlock] | None:
     """Return the members and the first two blocks of one height that differ between two exports of one chain.
 
-    Only what is needed to name culprits is read: each file's form, not whether its blocks are valid.
+    Only what is needed to name culprits is read: each file's form, and what their common blocks change of the members;
+    not whether blocks are valid.
 
     Raises:
         RejectionError: One is no export, or they are of different chains.
@@ -192,32 +202,32 @@ def find_fork(one: Reader, other: Reader) -> tuple[MemberSet, DecidedBlock, Deci
     genesis = pieces.genesis()
     if others.genesis() != genesis:
         raise RejectionError(RejectionReason.WRONG_CHAIN, "the exports have different genesis records")
+    ledger = _Ledger(decode_genesis(genesis))
     for mine, theirs in zip(pieces.blocks(), others.blocks(), strict=False):
         first, second = (decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX) for encoded in (mine, theirs))
         if header_hash(first.block.header) != header_hash(second.block.header):
-            return genesis_members(decode_genesis(genesis)), first, second
+            return ledger.schedule.members_at(first.block.header.height), first, second
+        ledger.apply(first.block)
     return None
 
 
-def _begin(pieces: _Pieces, pinned: GenesisHash | None) -> tuple[ChainRules, _Ledger, ChainTip, ReplayReport]:
+def _begin(pieces: _Pieces, pinned: GenesisHash | None) -> tuple[_Ledger, ChainTip, ReplayReport]:
     try:
         genesis = decode_genesis(pieces.genesis())
         found = genesis_hash(genesis)
         _check_pin(found, pinned)
-        ledger = _Ledger(ledger_context(genesis), genesis)
-        rules = chain_rules(genesis)
+        ledger = _Ledger(genesis)
     except RejectionError as error:
         raise ReplayError(Height(0), error) from error
-    operators = tuple(seat.operator for seat in storage_genesis(genesis).seats)
     tip = genesis_tip(genesis, ledger.change.state_root)
     report = ReplayReport(
         genesis_hash=found,
         chain_id=genesis.chain_id,
-        operators=operators,
+        operators=(),
         height=tip.height,
         state_root=tip.state_root,
     )
-    return rules, ledger, tip, report
+    return ledger, tip, report
 
 
 def _check_pin(found: GenesisHash, pinned: GenesisHash | None) -> None:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.chain import ChainRules, chain_rules
+from consensus.identifiers import Height
 from consensus.messages import CommitMessage, encode_message
 from consensus.signing import check_signature
 from node.admission import Admission
@@ -181,14 +181,12 @@ class Node:
         self.counters = NodeCounters()
         self.mempool = Mempool()
         self.appended = trio.Event()
-        rules = chain_rules(config.genesis)
         check = remembering(check_signature)
         self.links = MemberLinks(config.storage_genesis, config.seat)
         self.snapshots = SnapshotTask(store=stores.chain, made=stores.made, history_heights=config.history_heights)
         self.chain = LedgerChain(
             store=stores.chain,
             records=stores.records,
-            rules=rules,
             seat=config.seat,
             check=check,
             hold_state=self.snapshots.hold_state,
@@ -204,7 +202,7 @@ class Node:
             shards=stores.shards,
             submit=self.admission.submit,
         )
-        self.consensus = ConsensusTask(self._consensus_parts(rules, check))
+        self.consensus = ConsensusTask(self._consensus_parts(check))
         self.admission.on_waiting = self.consensus.wake
         self.server = CatchUpServer(
             seat=config.seat,
@@ -223,12 +221,10 @@ class Node:
             interval=config.storage_genesis.parameters.snapshot_heights,
         )
 
-    def _consensus_parts(self, rules: ChainRules, check: SignatureCheck) -> ConsensusParts:
+    def _consensus_parts(self, check: SignatureCheck) -> ConsensusParts:
         config, stores = self.config, self.stores
         return ConsensusParts(
             seat=config.seat,
-            members=rules.members,
-            parameters=rules.parameters,
             chain=self.chain,
             signer=stores.signer,
             log=stores.log,
@@ -297,13 +293,13 @@ class Node:
     async def rejoin_if_needed(self) -> None:
         """Find the height above which this seat may sign, if its record is gone."""
         if self.stores.signer.floor is None:
-            await rejoin(self.stores.signer, self.config.members, self.config.seat, self.links)
+            await rejoin(self.stores.signer, self.consensus, self.config.seat, self.links)
             self.consensus.wake()
 
     async def check_clock(self) -> None:
         """Compare the clock with the other members'."""
-        drift_ms = self.config.genesis.parameters.clock_drift_ms
-        await check_clock_with(self.links, self.config.members, self.config.seat, now_ms, drift_ms)
+        rules = self.chain.rules
+        await check_clock_with(self.links, rules.members, self.config.seat, now_ms, rules.parameters.clock_drift_ms)
 
     async def serve_api(self) -> None:
         """Serve the API until cancelled."""
@@ -324,7 +320,9 @@ async def run_node(config: NodeConfig) -> None:
     """Open, build, run, close."""
     with ExitStack() as stack:
         stores = await trio.to_thread.run_sync(open_stores, config, stack)
-        check_clock_after(stores.chain.tip.time_ms, now_ms(), config.genesis.parameters.clock_drift_ms)
+        tip = stores.chain.tip
+        parameters = stores.chain.schedule.parameters_at(Height(tip.height + 1))
+        check_clock_after(tip.time_ms, now_ms(), parameters.clock_drift_ms)
         node = Node(config, stores)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop_on_signal, nursery.cancel_scope)

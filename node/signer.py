@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from consensus.identifiers import PublicKey
     from consensus.signing import SignatureMaker
     from node.disk import Disk, DiskFile
     from node.entry_file import FoundEntry
@@ -144,6 +145,11 @@ class Signer:
         if disk.exists(self._path):
             self._floor = Height(0)
             self._load()
+
+    @property
+    def public(self) -> PublicKey:
+        """The key to check its signatures against."""
+        return self._signing_key.public
 
     @property
     def floor(self) -> Height | None:

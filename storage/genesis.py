@@ -9,8 +9,7 @@ from msgspec import Meta
 from consensus.encoding import Record, decode, encode
 from consensus.genesis import GENESIS_BYTES_MAX, Genesis
 from consensus.identifiers import HASH, HEIGHT, TIME, Height, PublicKey
-from storage.identifiers import SEAT, TENANT, SeatIndex, TenantId
-from storage.transactions import CERTIFICATE_BYTES_MAX, GRANTS_MAX
+from storage.identifiers import CERTIFICATE_BYTES_MAX, GRANTS_MAX, SEAT, TENANT, SeatIndex, TenantId
 
 Certificate = Annotated[bytes, Meta(min_length=1, max_length=CERTIFICATE_BYTES_MAX)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
@@ -63,6 +62,8 @@ class StorageParameters(Record):
     """How often every operator proves what it holds, and reports what it has erased."""
     snapshot_heights: Annotated[Height, Meta(ge=1, le=2**31)] = Height(4_096)
     """Snapshots are made after the blocks whose heights are multiples of this, by all alike."""
+    proposal_heights: Annotated[Height, HEIGHT] = Height(10_000)
+    """A proposed change of the seats is approved within so many heights: a week of heartbeats."""
 
 
 class StorageGenesis(Record, tag=1):

@@ -41,6 +41,8 @@ PACK_OBJECT_BYTES_MAX: Final = 1024 * 1024
 """Objects below this share a segment."""
 COLUMNS_MAX: Final = 9
 """A segment has min(n, 9) columns."""
+CERTIFICATE_BYTES_MAX: Final = 1_024
+GRANTS_MAX: Final = 64
 
 TENANT = Meta(min_length=16, max_length=16)
 TAG = Meta(min_length=16, max_length=16)

@@ -15,8 +15,9 @@ Rules
 - T12. Overwriting or deleting an entry gives up its references and its record. Segments are freed when the transaction
   ends, new ones without a surviving entry at once.
 - T13. A record goes when the last entry that refers to it goes; what fails gives nothing up.
-- T16. A block without transactions and evidence changes nothing, unless it begins an epoch (T60); one with transactions
-  writes the root of their outcomes, one with evidence the faults that it proves (faults.py).
+- T16. A block without transactions and evidence changes nothing, unless it begins an epoch (T60) or carries a change of
+  the seats out (M8); one with transactions writes the root of their outcomes, one with evidence the faults that it
+  proves (faults.py).
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 from consensus.errors import RejectionError, RejectionReason
-from consensus.genesis import Genesis, genesis_members
+from consensus.genesis import genesis_members
 from consensus.identifiers import Height, StateRoot
-from consensus.quorum import FaultBudget, fault_budget
+from consensus.quorum import fault_budget
 from consensus.signing import check_signature
 from storage.audits import EPOCH_KEY, AnnounceMaintenance, ReportFindings, ReportPurge
 from storage.buckets import ChangeRecords, ChangeTags, DeleteBucket, EntryKind, SetBucket, SetRetention
 from storage.faults import remember_faults
-from storage.genesis import StorageGenesis, StorageParameters, storage_genesis
+from storage.genesis import storage_genesis
 from storage.identifiers import COLUMNS_MAX, VERSION, RecordAddress, SeatIndex, SegmentId
 from storage.ledger_audits import (
     announce_maintenance,
@@ -44,10 +45,13 @@ from storage.ledger_audits import (
 from storage.ledger_batch import SegmentEvents
 from storage.ledger_buckets import change_bucket
 from storage.ledger_objects import commit_objects, delete_entries
+from storage.ledger_seats import approve_change, carry_out, is_due, propose_change
 from storage.ledger_segments import complete_columns
+from storage.membership import Membership, concerns_seats, placement_of, read_membership, schedule_of
 from storage.moments import Moment, moment_of
 from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
 from storage.record_claims import record_claims
+from storage.seat_changes import ApproveChange, ProposeChange, check_offer, offer_of
 from storage.state import (
     CHAIN_KEY,
     OUTCOMES_KEY,
@@ -88,21 +92,37 @@ if TYPE_CHECKING:
 
     from consensus.blocks import Block
     from consensus.evidence import Evidence
+    from consensus.genesis import Genesis
     from consensus.members import MemberSet
+    from consensus.quorum import FaultBudget
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
+    from storage.genesis import StorageGenesis, StorageParameters
+    from storage.placement import Placement
 
 _CONDITION_BYTES: Final = frozenset({0, VERSION.max_length})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerContext:
-    """What does not change from block to block."""
+    """What the next block is run by: it follows from the state, and changes with the seats alone.
+
+    Attributes:
+        members: Of the next height.
+        coding: The budget of the min(n, 9) holders of a segment; the members' own for up to nine seats.
+        seats: Those of the next height, in order.
+        placement: Which seats exist when.
+        schedule: Who agrees on the heights up to two above the last block.
+        membership: What the state says of the seats.
+    """
 
     members: MemberSet
     coding: FaultBudget
-    """The budget of the min(n, 9) holders of a segment; the members' own for up to nine seats."""
     seats: tuple[SeatIndex, ...]
     parameters: StorageParameters
+    placement: Placement
+    schedule: MemberSchedule
+    membership: Membership
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +152,34 @@ class StateChange:
 
 
 def ledger_context(genesis: Genesis) -> LedgerContext:
-    """Return the context of a chain.
+    """Return the context of a chain's first block.
 
     Raises:
         RejectionError: BAD_GENESIS, or the reason why its application part cannot be read.
     """
-    return _context(genesis, storage_genesis(genesis))
+    return context_at(_genesis_overlay(genesis), Height(0))
+
+
+def context_at(reader: StateReader, height: Height) -> LedgerContext:
+    """Return the context that follows from the state after the block of this height."""
+    membership = read_membership(reader)
+    schedule, placement = schedule_of(membership), placement_of(membership)
+    following = Height(height + 1)
+    seats = placement.seats_at(following)
+    return LedgerContext(
+        members=schedule.members_at(following),
+        coding=fault_budget(min(len(seats), COLUMNS_MAX)),
+        seats=seats,
+        parameters=membership.chain.parameters,
+        placement=placement,
+        schedule=schedule,
+        membership=membership,
+    )
+
+
+def context_after(context: LedgerContext, reader: StateReader, change: StateChange) -> LedgerContext:
+    """Return the context after a block, of which `reader` shows the state already."""
+    return context_at(reader, change.height) if concerns_seats(change.values) else context
 
 
 def genesis_state(genesis: Genesis) -> StateChange:
@@ -146,13 +188,25 @@ def genesis_state(genesis: Genesis) -> StateChange:
     Raises:
         RejectionError: BAD_GENESIS, or the reason why its application part cannot be read.
     """
+    overlay = _genesis_overlay(genesis)
+    tree = update(MemoryState(), overlay.changes)
+    return StateChange(height=Height(0), values=overlay.changes, pages=tree.pages, state_root=tree.root)
+
+
+def _genesis_overlay(genesis: Genesis) -> StateOverlay:
     part = storage_genesis(genesis)
-    context = _context(genesis, part)
+    _check_genesis(genesis, part)
     overlay = StateOverlay(MemoryState())
-    overlay.put(CHAIN_KEY, ChainState(genesis_hash=context.members.genesis_hash, parameters=part.parameters))
-    overlay.put(EPOCH_KEY, first_epoch(context.members.genesis_hash, genesis.time_ms, part.parameters.epoch_ms))
+    chain = ChainState(
+        genesis_hash=genesis_members(genesis).genesis_hash, parameters=part.parameters, agreement=genesis.parameters
+    )
+    overlay.put(CHAIN_KEY, chain)
+    overlay.put(EPOCH_KEY, first_epoch(chain.genesis_hash, genesis.time_ms, part.parameters.epoch_ms))
     for index, seat in enumerate(part.seats):
-        overlay.put(seat_key(SeatIndex(index)), SeatState(signing_key=genesis.members[index], seat=seat))
+        occupied = SeatState(
+            signing_key=genesis.members[index], seat=seat, opened=Height(0), joined=Height(0), closed=None
+        )
+        overlay.put(seat_key(SeatIndex(index)), occupied)
     for tenant in part.tenants:
         overlay.put(
             tenant_key(tenant.tenant),
@@ -170,8 +224,7 @@ def genesis_state(genesis: Genesis) -> StateChange:
         )
         for grant in tenant.grants:
             overlay.put(grant_key(tenant.tenant, grant.public_key), GrantState(certificate=grant.certificate))
-    tree = update(MemoryState(), overlay.changes)
-    return StateChange(height=Height(0), values=overlay.changes, pages=tree.pages, state_root=tree.root)
+    return overlay
 
 
 def check_transactions(
@@ -194,7 +247,11 @@ def check_transaction(
 ) -> SignedTransaction:
     """Return a transaction that a block may hold, or raise RejectionError (T6)."""
     signed = decode_transaction(encoded)
-    _check_form(signed.envelope.body)
+    body = signed.envelope.body
+    _check_form(body)
+    offer = offer_of(body.change) if isinstance(body, ProposeChange) else None
+    if offer is not None:
+        check_offer(offer, context.members.genesis_hash, check)  # M5
     message = transaction_sign_bytes(signed.envelope, context.members.genesis_hash)
     check(signed.envelope.sender, message, signed.signature)
     return signed
@@ -241,7 +298,8 @@ def apply_transactions(
     height = moment.height
     overlay = StateOverlay(reader)
     turn_epoch(context, overlay, moment)
-    if not transactions and not evidence and not overlay.changes:  # T16
+    is_carried_out = is_due(context.membership, height)
+    if not transactions and not evidence and not overlay.changes and not is_carried_out:  # T16
         return StateChange(height=height, values={}, pages={}, state_root=root_of_tree(reader))
     remember_faults(overlay, height, evidence)
     events = _Events()
@@ -251,6 +309,8 @@ def apply_transactions(
     )
     if transactions:
         overlay.put(OUTCOMES_KEY, OutcomesState(height=height, root=outcomes_root(outcomes)))
+    if is_carried_out:
+        carry_out(context.membership, overlay)
     tree = update(reader, overlay.changes)
     return _state_change(height, overlay, tree, outcomes, events)
 
@@ -323,18 +383,21 @@ def _execute(
         case RevokeClient():
             revoke_client(overlay, body)
         case ReportFindings():
-            report_findings(context, overlay, envelope.sender, body)
+            report_findings(context, overlay, moment, envelope.sender, body)
         case ReportPurge():
             report_purge(context, overlay, moment, envelope.sender, body)
         case AnnounceMaintenance():
             announce_maintenance(context, overlay, moment, envelope.sender, body)
+        case ProposeChange():
+            propose_change(context, overlay, moment.height, envelope.sender, body)
+        case ApproveChange():
+            approve_change(context, overlay, moment.height, envelope.sender, body)
         case _:
             assert_never(body)
     return ()
 
 
-def _context(genesis: Genesis, part: StorageGenesis) -> LedgerContext:
-    members = genesis_members(genesis)
+def _check_genesis(genesis: Genesis, part: StorageGenesis) -> None:
     if len(part.seats) != len(genesis.members):
         detail = f"{len(part.seats)} seats, {len(genesis.members)} members"
         raise RejectionError(RejectionReason.BAD_GENESIS, detail)
@@ -342,9 +405,3 @@ def _context(genesis: Genesis, part: StorageGenesis) -> LedgerContext:
         raise RejectionError(RejectionReason.BAD_GENESIS, "a tenant stands in it twice")
     if any(len({grant.public_key for grant in tenant.grants}) != len(tenant.grants) for tenant in part.tenants):
         raise RejectionError(RejectionReason.BAD_GENESIS, "a client is granted twice")
-    return LedgerContext(
-        members=members,
-        coding=fault_budget(min(len(genesis.members), COLUMNS_MAX)),
-        seats=tuple(SeatIndex(i) for i in range(len(genesis.members))),
-        parameters=part.parameters,
-    )

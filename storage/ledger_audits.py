@@ -25,6 +25,7 @@ from storage.audits import (
     ACCUSED_LEAVES_MAX,
     EPOCH_KEY,
     NEVER_AUDITED,
+    SEATS_MAX,
     AskedLeaf,
     AuditState,
     EpochState,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from storage.audits import AnnounceMaintenance, Finding, ReportFindings, ReportPurge
     from storage.genesis import StorageParameters
     from storage.moments import Moment
+    from storage.placement import Placement
 
 DAY_MS: Final = 24 * 3_600_000
 MAINTENANCE_MS_MAX: Final = DAY_MS
@@ -70,6 +72,11 @@ class AuditRules(Protocol):
     @property
     def seats(self) -> tuple[SeatIndex, ...]:
         """Return all seats."""
+        ...
+
+    @property
+    def placement(self) -> Placement:
+        """Return which seats exist when."""
         ...
 
     @property
@@ -138,7 +145,9 @@ def turn_epoch(rules: AuditRules, overlay: StateOverlay, moment: Moment) -> None
     )
 
 
-def report_findings(rules: AuditRules, overlay: StateOverlay, sender: PublicKey, body: ReportFindings) -> None:
+def report_findings(
+    rules: AuditRules, overlay: StateOverlay, moment: Moment, sender: PublicKey, body: ReportFindings
+) -> None:
     """Note what a verifier found (T61) or raise FailedTransactionError."""
     epoch = running_epoch(overlay)
     if body.epoch != epoch.number:
@@ -147,7 +156,8 @@ def report_findings(rules: AuditRules, overlay: StateOverlay, sender: PublicKey,
     taken = 0
     for finding in body.findings:
         place = finding_key(finding.subject, verifier)
-        if overlay.value(place) is None and _counts(rules, overlay, epoch, verifier, finding):
+        is_new = overlay.value(place) is None
+        if is_new and _is_asked(rules, epoch, verifier, finding) and _is_sound(rules, overlay, moment, finding):
             overlay.put(place, FindingState(result=finding.result))
             taken += 1
     if taken == 0:
@@ -177,28 +187,39 @@ def announce_maintenance(
     overlay.put(place, MaintenanceState(from_ms=body.from_ms, until_ms=body.until_ms))
 
 
+def number_epochs_by(overlay: StateOverlay, epoch_ms: int) -> None:
+    """Let epochs have another length from the next on; the one that runs gets the number that it has by that length."""
+    epoch = running_epoch(overlay)
+    overlay.put(EPOCH_KEY, structs.replace(epoch, number=epoch.opened_ms // epoch_ms))
+
+
 def forget_audits(overlay: StateOverlay, seat: SeatIndex) -> None:
     """Let a seat's new occupant begin anew: nothing of its predecessor's proofs is its own."""
-    for place in (audit_key(seat), purge_key(seat), maintenance_key(seat)):
-        overlay.delete(place)
+    findings = (
+        place
+        for number in range(SEATS_MAX)
+        for place in (finding_key(seat, SeatIndex(number)), finding_key(SeatIndex(number), seat))
+    )
+    for place in (audit_key(seat), purge_key(seat), maintenance_key(seat), *findings):
+        if overlay.value(place) is not None:
+            overlay.delete(place)
 
 
-def _counts(rules: AuditRules, reader: StateReader, epoch: EpochState, verifier: SeatIndex, finding: Finding) -> bool:
-    subject = finding.subject
-    if subject not in rules.seats or verifier not in appointed(epoch, subject, rules):
-        return False
+def _is_asked(rules: AuditRules, epoch: EpochState, verifier: SeatIndex, finding: Finding) -> bool:
+    return finding.subject in rules.seats and verifier in appointed(epoch, finding.subject, rules)
+
+
+def _is_sound(rules: AuditRules, reader: StateReader, moment: Moment, finding: Finding) -> bool:
+    """Say whether a failure is of a live segment's column that the subject has vouched for."""
     match finding.result:
         case Passed():
             return True
         case Failed(leaves=leaves, failures=failures, leaf=leaf):
-            return 1 <= failures <= leaves and _is_vouched(rules, reader, subject, leaf)
-
-
-def _is_vouched(rules: AuditRules, reader: StateReader, subject: SeatIndex, leaf: AskedLeaf) -> bool:
-    """Say whether a leaf is of a live segment's column that the subject has vouched for."""
-    state = read_state(reader, segment_key(leaf.segment_id), SegmentState)
-    holding = None if state is None else holding_of(leaf.segment_id, state, subject, rules.seats)
-    return holding is not None and leaf.leaf < holding.leaves
+            state = read_state(reader, segment_key(leaf.segment_id), SegmentState)
+            if state is None or not 1 <= failures <= leaves:
+                return False
+            holding = holding_of(leaf.segment_id, state, finding.subject, rules.placement, moment.height)
+            return holding is not None and leaf.leaf < holding.leaves
 
 
 def _take_findings(rules: AuditRules, overlay: StateOverlay, subject: SeatIndex) -> dict[SeatIndex, Passed | Failed]:

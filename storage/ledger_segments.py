@@ -11,7 +11,6 @@ from consensus.errors import RejectionError
 from consensus.identifiers import MemberIndex
 from storage.identifiers import ColumnIndex
 from storage.outcomes import FailedTransactionError, FailureReason
-from storage.placement import column_seats
 from storage.receipts import Receipt, ReceiptItem, check_receipt
 from storage.segments import SegmentShape
 from storage.state import SegmentState, StateOverlay, StateReader, freed_key, read_state, segment_key
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from consensus.quorum import FaultBudget
     from storage.genesis import StorageParameters
     from storage.identifiers import SeatIndex, SegmentId, ShardRoot, TenantId
+    from storage.placement import Placement
     from storage.transactions import CompleteColumns, SegmentCommit
 
 
@@ -47,6 +47,11 @@ class CodingRules(Protocol):
         ...
 
     @property
+    def placement(self) -> Placement:
+        """Return which seats exist when."""
+        ...
+
+    @property
     def parameters(self) -> StorageParameters:
         """Return the shared limits."""
         ...
@@ -55,7 +60,8 @@ class CodingRules(Protocol):
 def new_segments(rules: CodingRules, reader: StateReader, height: Height, body: CommitObjects) -> list[SegmentState]:
     """Return the states of a commit's segments, without references yet, or raise FailedTransactionError (T8, T9)."""
     _check_segments(rules, reader, body)
-    columns = _vouched_columns(rules, height, body.tenant, body.segments, body.receipts)
+    holders = [(new, rules.placement.column_seats(new.segment_id, height, height)) for new in body.segments]
+    columns = _vouched_columns(rules, height, body.tenant, holders, body.receipts)
     for place, segment in enumerate(body.segments):
         if len(columns[place]) < segment.k + rules.coding.liars:
             raise FailedTransactionError(FailureReason.TOO_FEW_RECEIPTS, place)
@@ -115,11 +121,15 @@ def complete_columns(rules: CodingRules, overlay: StateOverlay, height: Height, 
             raise FailedTransactionError(FailureReason.SEGMENT_UNKNOWN, place)
         segments.append(state)
     commits = [_Coded(segment_id, state) for segment_id, state in zip(body.segment_ids, segments, strict=True)]
-    columns = _vouched_columns(rules, height, body.tenant, commits, body.receipts)
+    placement = rules.placement
+    holders = [(live, placement.column_seats(live.segment_id, live.state.height, height)) for live in commits]
+    columns = _vouched_columns(rules, height, body.tenant, holders, body.receipts)
     changed = 0
     for segment_id, state, vouched in zip(body.segment_ids, segments, columns, strict=True):
-        if not vouched <= set(state.columns):
-            overlay.put(segment_key(segment_id), replace(state, columns=tuple(sorted(vouched | set(state.columns)))))
+        counted = placement.counted_columns(segment_id, state, height)
+        if not vouched <= counted:
+            noted = tuple(sorted(vouched | counted))
+            overlay.put(segment_key(segment_id), replace(state, columns=noted, vouched_at=height))
             changed += 1
     if changed == 0:
         raise FailedTransactionError(FailureReason.NOTHING_TO_DO)
@@ -158,6 +168,10 @@ class _Coded:
         return self.state.roots
 
 
+_Placed = tuple[_CodedSegment, tuple["SeatIndex", ...]]
+"""A segment and the seat of each of its columns."""
+
+
 def _check_segments(rules: CodingRules, reader: StateReader, body: CommitObjects) -> None:
     """Refuse segments that exist or existed, or whose coding the budget forbids (T8)."""
     if len({segment.segment_id for segment in body.segments}) != len(body.segments):
@@ -174,13 +188,12 @@ def _check_segments(rules: CodingRules, reader: StateReader, body: CommitObjects
 
 
 def _vouched_columns(
-    rules: CodingRules, height: Height, tenant: TenantId, segments: Sequence[_CodedSegment], receipts: Sequence[Receipt]
+    rules: CodingRules, height: Height, tenant: TenantId, placed: Sequence[_Placed], receipts: Sequence[Receipt]
 ) -> list[set[int]]:
     """Return, per segment, the columns that receipts vouch for (T9); one bad receipt fails the transaction."""
-    columns = [set[int]() for _ in segments]
-    placements = [column_seats(segment.segment_id, rules.seats) for segment in segments]
+    columns = [set[int]() for _ in placed]
     shard_bytes = [
-        SegmentShape(segment.segment_bytes, segment.k, len(segment.roots)).shard_bytes for segment in segments
+        SegmentShape(segment.segment_bytes, segment.k, len(segment.roots)).shard_bytes for segment, _ in placed
     ]
     if len({receipt.seat for receipt in receipts}) != len(receipts):
         raise FailedTransactionError(FailureReason.BAD_RECEIPT)
@@ -190,10 +203,10 @@ def _vouched_columns(
             raise FailedTransactionError(FailureReason.BAD_RECEIPT, place)
         batch = [
             _item(segment, seats, receipt.seat, byte_count)
-            for segment, seats, byte_count in zip(segments, placements, shard_bytes, strict=True)
+            for (segment, seats), byte_count in zip(placed, shard_bytes, strict=True)
         ]
         for position in _held(rules, tenant, receipt, batch, place):
-            if receipt.seat not in placements[position]:
+            if receipt.seat not in placed[position][1]:
                 raise FailedTransactionError(FailureReason.BAD_RECEIPT, place)
             columns[position].add(batch[position].column)
     return columns
@@ -236,4 +249,5 @@ def _segment_state(tenant: TenantId, segment: SegmentCommit, columns: set[int], 
         columns=tuple(sorted(columns)),
         references=0,
         height=height,
+        vouched_at=height,
     )

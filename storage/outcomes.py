@@ -59,6 +59,17 @@ class FailureReason(StrEnum):
     VERSION_TAKEN = "version_taken"
     LOCK_OFF = "lock_off"
     RETAINED = "retained"
+    CHANGE_UNKNOWN = "change_unknown"
+    CHANGE_EXPIRED = "change_expired"
+    CHANGE_UNDER_WAY = "change_under_way"
+    APPROVED_ALREADY = "approved_already"
+    SEAT_UNKNOWN = "seat_unknown"
+    WRONG_SEAT_NUMBER = "wrong_seat_number"
+    SEATS_FULL = "seats_full"
+    KEY_IN_USE = "key_in_use"
+    ANOTHER_OPERATOR = "another_operator"
+    BUDGET_TOO_SMALL = "budget_too_small"
+    BAD_PARAMETERS = "bad_parameters"
 
 
 BEFORE_RUNNING: Final = frozenset(

@@ -4,8 +4,11 @@ With c = min(admitted seats, 9) holders, in order of seat, column j of segment s
 (j + first 8 bytes of s, big-endian) mod c. The segment's id is random, so parity and data spread evenly.
 
 More than nine admitted seats: the nine of the highest scores, then in order of seat as above. Score =
-SHA-256("grandest/1/placement" || NUL || segment id || seat, 2 bytes big-endian). Adding or removing a seat touches only
-the segments that it gains or loses.
+SHA-256("grandest/1/placement" || NUL || segment id || seat, 2 bytes big-endian).
+
+A segment lies where the seats that existed at its height put it, whatever seats are added later. When a seat ends, its
+column goes to that of the seats existing then which holds none of this segment and has the highest score. All other
+columns stay where they are (`Placement`).
 
 Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998 (rendezvous hashing).
 """
@@ -13,12 +16,16 @@ Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex, SegmentId
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from consensus.identifiers import Height
+    from storage.state import SegmentState
 
 _DOMAIN: Final = b"grandest/1/placement\0"
 
@@ -39,6 +46,70 @@ def seat_column(segment_id: SegmentId, seat: SeatIndex, admitted: Collection[Sea
     """Return the column that a seat holds; None when this segment does not lie there."""
     seats = column_seats(segment_id, admitted)
     return ColumnIndex(seats.index(seat)) if seat in seats else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatSpan:
+    """When a seat exists, and since when its present occupant has it; None: no end."""
+
+    seat: SeatIndex
+    opened: Height
+    joined: Height
+    closed: Height | None
+
+    def exists_at(self, height: Height) -> bool:
+        """Say whether the seat is one of the members' at a height."""
+        return self.opened <= height and (self.closed is None or height < self.closed)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which seats exist when, by number; every seat that ever was stands in it."""
+
+    spans: tuple[SeatSpan, ...]
+
+    def seats_at(self, height: Height) -> tuple[SeatIndex, ...]:
+        """Return the seats of a height, in order."""
+        return tuple(span.seat for span in self.spans if span.exists_at(height))
+
+    def column_seats(self, segment_id: SegmentId, born: Height, at: Height) -> tuple[SeatIndex, ...]:
+        """Return the seat of each column at a height.
+
+        Args:
+            segment_id: 32 bytes.
+            born: The height of the block that committed the segment, or will.
+            at: That height or a later one.
+        """
+        seats = column_seats(segment_id, self.seats_at(born))
+        ended = [(span.closed, span.seat) for span in self.spans if span.closed is not None]
+        for closed, seat in sorted(ended):
+            if born < closed <= at and seat in seats:
+                substitute = self._substitute(segment_id, closed, seats)
+                seats = tuple(substitute if held == seat else held for held in seats)
+        return seats
+
+    def seat_column(self, segment_id: SegmentId, seat: SeatIndex, born: Height, at: Height) -> ColumnIndex | None:
+        """Return the column that a seat holds at a height; None when this segment does not lie there."""
+        seats = self.column_seats(segment_id, born, at)
+        return ColumnIndex(seats.index(seat)) if seat in seats else None
+
+    def counted_columns(self, segment_id: SegmentId, state: SegmentState, at: Height) -> frozenset[ColumnIndex]:
+        """Return the columns of a live segment that their present holders have vouched for themselves."""
+        vouched_at = state.vouched_at
+        columns = frozenset(ColumnIndex(column) for column in state.columns)
+        moved = (max(span.joined, span.closed or span.joined) for span in self.spans)
+        if all(height <= vouched_at or height > at for height in moved):
+            return columns
+        now = self.column_seats(segment_id, state.height, at)
+        then = self.column_seats(segment_id, state.height, vouched_at)
+        return frozenset(
+            column for column in columns if now[column] == then[column] and self.spans[now[column]].joined <= vouched_at
+        )
+
+    def _substitute(self, segment_id: SegmentId, closed: Height, held: tuple[SeatIndex, ...]) -> SeatIndex:
+        free = [seat for seat in self.seats_at(closed) if seat not in held]
+        assert free, "no seat ends where a segment has a column at each (rule M7)"
+        return max(free, key=lambda seat: _score(segment_id, seat))
 
 
 def _holders(segment_id: SegmentId, admitted: Collection[SeatIndex]) -> tuple[SeatIndex, ...]:

@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING, Final
 from consensus.signing import Domain, domain_hash
 from storage.audits import LEAVES_ASKED_MAX, SCORE_MAX, Failed, Passed
 from storage.identifiers import ColumnIndex, SeatIndex, SegmentId, ShardRoot, TenantId
-from storage.placement import seat_column
 from storage.segments import SegmentShape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from consensus.identifiers import Height
+    from storage.placement import Placement
     from storage.state import SegmentState
 
 LEAVES_OVERALL: Final = 90
@@ -112,11 +113,11 @@ def verifiers_of(
 
 
 def holding_of(
-    segment_id: SegmentId, state: SegmentState, subject: SeatIndex, seats: Collection[SeatIndex]
+    segment_id: SegmentId, state: SegmentState, subject: SeatIndex, placement: Placement, at: Height
 ) -> Holding | None:
-    """Return the column of a segment that a seat has vouched for, None when it has not."""
-    column = seat_column(segment_id, subject, seats)
-    if column is None or column not in state.columns:
+    """Return the column of a segment that a seat's occupant of this height has vouched for, None when it has not."""
+    column = placement.seat_column(segment_id, subject, state.height, at)
+    if column is None or column not in placement.counted_columns(segment_id, state, at):
         return None
     shape = SegmentShape(state.segment_bytes, state.k, len(state.roots))
     return Holding(

@@ -13,6 +13,7 @@ Every value is authenticated by the state tree under its state key:
     "x" segment id (32)                a segment: coding, roots, columns vouched for       SegmentState
     "o"                                outcomes of the last block that had transactions    OutcomesState
     "f" member kind height round       a proven fault (faults.py)                          FaultState
+    "m", "mh", "m" seat (1)            changes of the seats (membership.py)
     "z" segment id (32)                a segment that was freed: its id is used up         FreedState
     "u" "w" "a" "p"                    epochs, findings, verdicts, purge reports           audits.py
 
@@ -27,12 +28,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 from msgspec import Meta
 
 from consensus.encoding import Record, RecordT, decode, encode
+from consensus.genesis import ConsensusParameters
 from consensus.identifiers import HASH, HEIGHT, GenesisHash, Height, MerkleRoot, PublicKey
 from storage.buckets import NULL_VERSION, EntryKind, ObjectLock, Versioning, VersionLock
 from storage.genesis import ByteCount, Certificate, Seat, StorageParameters
 from storage.identifiers import (
     COLUMN,
     COLUMNS_MAX,
+    GRANTS_MAX,
     ROOT,
     SEAT,
     SEGMENT_BYTES,
@@ -47,7 +50,7 @@ from storage.identifiers import (
     TenantId,
     VersionId,
 )
-from storage.transactions import GRANTS_MAX, REFERENCES_MAX, SEQUENCES_KEPT, Sequence, StoredExtent
+from storage.transactions import REFERENCES_MAX, SEQUENCES_KEPT, Sequence, StoredExtent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,13 +79,23 @@ class ChainState(Record, tag=1):
 
     genesis_hash: Annotated[GenesisHash, HASH]
     parameters: StorageParameters
+    agreement: ConsensusParameters
 
 
 class SeatState(Record, tag=2):
-    """A seat's occupant: the key that signs votes and receipts, and the rest of its record."""
+    """A seat's occupant: the key that signs votes and receipts, and the rest of its record.
+
+    Attributes:
+        opened: The first height of the seat; 0 for those of genesis.
+        joined: The first height of its present occupant.
+        closed: The first height without it; None while it exists. Its number is never used again.
+    """
 
     signing_key: Annotated[PublicKey, HASH]
     seat: Seat
+    opened: Annotated[Height, HEIGHT]
+    joined: Annotated[Height, HEIGHT]
+    closed: Annotated[Height, HEIGHT] | None
 
 
 class TenantState(Record, tag=3):
@@ -142,7 +155,11 @@ class EntryState(Record, tag=6):
 
 
 class SegmentState(Record, tag=7):
-    """A live segment. `columns` are those with a holder's receipt; `references` counts extents of entries."""
+    """A live segment; `references` counts extents of entries.
+
+    `columns` are those with a holder's receipt when they were last noted, at `vouched_at`; whoever has taken a seat
+    since holds nothing yet (placement.counted_columns).
+    """
 
     tenant: Annotated[TenantId, TENANT]
     k: Annotated[int, Meta(ge=1, le=COLUMNS_MAX)]
@@ -151,6 +168,7 @@ class SegmentState(Record, tag=7):
     columns: Annotated[tuple[Annotated[int, COLUMN], ...], Meta(max_length=COLUMNS_MAX)]
     references: Count
     height: Annotated[Height, HEIGHT]
+    vouched_at: Annotated[Height, HEIGHT]
 
 
 class OutcomesState(Record, tag=8):

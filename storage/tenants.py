@@ -2,7 +2,8 @@
 
 Rules
 - T1. The tenant's own key grants and revokes. It and every granted client commit, delete and complete.
-- T2. A seat's signing key completes columns of any tenant, and alone reports on the seats' duties (audits.py).
+- T2. A seat's signing key completes columns of any tenant, and alone reports on the seats' duties (audits.py), proposes
+  and approves changes of the seats (M4).
 - T3. A transaction stands in a block of at most its last height, which is at most `transaction_heights` above it.
 - T4. A sender's greatest SEQUENCES_KEPT sequence numbers are kept. A new one is none of them and, once so many are
   kept, above the least. A transaction that fails after this has used its number: it never runs again.
@@ -17,7 +18,9 @@ from msgspec.structs import replace
 
 from consensus.errors import RejectionError, RejectionReason
 from storage.audits import SeatDuty
+from storage.identifiers import GRANTS_MAX
 from storage.outcomes import FailedTransactionError, FailureReason
+from storage.seat_changes import SeatChange
 from storage.state import (
     GrantState,
     SenderState,
@@ -29,7 +32,7 @@ from storage.state import (
     sender_key,
     tenant_key,
 )
-from storage.transactions import GRANTS_MAX, SEQUENCES_KEPT, CompleteColumns, Envelope, GrantClient, RevokeClient
+from storage.transactions import SEQUENCES_KEPT, CompleteColumns, Envelope, GrantClient, RevokeClient
 
 if TYPE_CHECKING:
     from consensus.identifiers import Height, PublicKey
@@ -47,9 +50,9 @@ def read_tenant(reader: StateReader, tenant: TenantId) -> TenantState:
 
 
 def check_sender(reader: StateReader, envelope: Envelope, members: MemberSet) -> None:
-    """Refuse a sender who may not do this (T1, T2) by FailedTransactionError."""
+    """Refuse a sender who may not do this (T1, T2, M4) by FailedTransactionError."""
     body = envelope.body
-    if isinstance(body, SeatDuty):
+    if isinstance(body, SeatDuty | SeatChange):
         if members.index_of(envelope.sender) is None:
             raise FailedTransactionError(FailureReason.NOT_GRANTED)
         return

@@ -29,6 +29,7 @@ from consensus.signing import Domain, SignatureMaker, domain_hash, sign_bytes
 from storage.audits import SeatDuty
 from storage.buckets import BucketChange, EntryDetails, NewBucket
 from storage.identifiers import (
+    CERTIFICATE_BYTES_MAX,
     COLUMNS_MAX,
     ROOT,
     SEGMENT,
@@ -46,6 +47,7 @@ from storage.identifiers import (
     VersionId,
 )
 from storage.receipts import Receipt
+from storage.seat_changes import SeatChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +61,10 @@ ENTRIES_MAX: Final = 8_192
 REFERENCES_MAX: Final = 10_240
 """Of one entry: 10,000 parts of up to a segment each, 460 KB; an object of up to 160 GiB."""
 NEW_BUCKETS_MAX: Final = 64
-CERTIFICATE_BYTES_MAX: Final = 1_024
 SMALL_BYTES_MAX: Final = 4 * 1024
 SMALL_REMEMBERED_MAX: Final = 1_024
 LARGE_REMEMBERED_MAX: Final = 4
 """Read transactions that are kept: 4 MiB of small ones, 4 MiB of large ones at most, times what Python adds."""
-GRANTS_MAX: Final = 64
 
 Sequence = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
@@ -174,7 +174,9 @@ class RevokeClient(Record, tag=5):
     public_key: Annotated[PublicKey, HASH]
 
 
-Body = CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient | BucketChange | SeatDuty
+Body = (
+    CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient | BucketChange | SeatDuty | SeatChange
+)
 
 
 class Envelope(Record):

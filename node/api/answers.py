@@ -164,6 +164,8 @@ class SeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     libp2p_port: int
     shard_port: int
     api_port: int
+    joined: int
+    """The first height of this occupant; 0 since genesis."""
     suspended: str | None
     """Why it has no turns at the next height: guilty, absent or silent; null while it has."""
 

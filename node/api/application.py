@@ -189,25 +189,25 @@ class _Views:
         )
 
     async def seats(self, _request: Request) -> Response:
-        genesis = self._parts.config.storage_genesis
-        keys = self._parts.config.members.public_keys
+        occupied = self._store.context.membership.occupied
         suspended = suspensions(self._store.tip.turns)
         return json_answer(
             SeatsAnswer(
                 seats=[
                     SeatAnswer(
-                        seat=index,
-                        operator=seat.operator,
-                        site=seat.site,
-                        signing_key=keys[index].hex(),
-                        network_key=seat.network_key.hex(),
-                        host=seat.host,
-                        libp2p_port=seat.libp2p_port,
-                        shard_port=seat.shard_port,
-                        api_port=seat.api_port,
-                        suspended=suspended.get(MemberIndex(index)),
+                        seat=number,
+                        operator=occupant.seat.operator,
+                        site=occupant.seat.site,
+                        signing_key=occupant.signing_key.hex(),
+                        network_key=occupant.seat.network_key.hex(),
+                        host=occupant.seat.host,
+                        libp2p_port=occupant.seat.libp2p_port,
+                        shard_port=occupant.seat.shard_port,
+                        api_port=occupant.seat.api_port,
+                        joined=occupant.joined,
+                        suspended=suspended.get(MemberIndex(number)),
                     )
-                    for index, seat in enumerate(genesis.seats)
+                    for number, occupant in occupied
                 ]
             )
         )

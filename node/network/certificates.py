@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import PublicKey
-from storage.transactions import CERTIFICATE_BYTES_MAX
+from storage.identifiers import CERTIFICATE_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Collection

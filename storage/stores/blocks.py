@@ -25,10 +25,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from msgspec.structs import replace
+
 from consensus.blocks import EVIDENCE_MAX, DecidedBlock, header_hash
 from consensus.chain import ChainTip, genesis_tip, next_tip, tip_at
 from consensus.encoding import decode, encode
-from consensus.genesis import decode_genesis, genesis_hash, genesis_members
+from consensus.genesis import decode_genesis, genesis_hash
 from consensus.identifiers import BlockHash, Height, MemberIndex, PublicKey, StateRoot, TransactionId
 from consensus.signing import check_signature
 from storage.errors import StorageError, WrongChainError
@@ -40,10 +42,11 @@ from storage.ledger import (
     apply_block,
     check_transaction,
     check_transactions,
+    context_after,
+    context_at,
     genesis_state,
-    ledger_context,
 )
-from storage.outcomes import TransactionPlace, decode_place
+from storage.outcomes import TransactionPlace
 from storage.proofs import StateProof, TransactionProof, certified_header, pruned_transaction_proof, transaction_proof
 from storage.state import (
     ENTRY_PREFIX,
@@ -54,6 +57,7 @@ from storage.state import (
     EntryState,
     GrantState,
     SegmentState,
+    StateOverlay,
     TenantState,
     decode_state,
     entry_key,
@@ -63,10 +67,11 @@ from storage.state import (
 from storage.state_tree import prove, root_of_tree
 from storage.stores.heads import body_row, first_body, prune_some, read_block, read_head
 from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
+from storage.stores.places import read_place, stage_places
 from storage.stores.references import RecordReferences, read_references, stage_references
 from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
 from storage.stores.tip import GENESIS_ROW, INSTALLING_ROW, TIP_BYTES_MAX, TIP_ROW, TipRow, stage_tip
-from storage.stores.turns import rebuilt_turns, stage_turns, stored_turns
+from storage.stores.turns import stage_turns, turns_at
 from storage.stores.waiting_evidence import read_waiting, stage_committed, write_waiting
 from storage.tenants import check_admissible
 from storage.transactions import transaction_id
@@ -81,8 +86,8 @@ if TYPE_CHECKING:
     from consensus.evidence import Evidence
     from consensus.genesis import Genesis
     from consensus.heads import DecidedHead
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
-    from consensus.turns import TurnState
     from storage.stores.protocols import RowStore, StateView
 
 LIST_MAX: Final = 4_096
@@ -118,7 +123,7 @@ class ChainStore:
         self._earlier = EarlierState(latest=self._state, values={}, pages={}) if is_certified else None
         self._unsure: tuple[BlockHash, StateChange] | None = None
         self.genesis: Final = genesis
-        self.context: Final[LedgerContext] = ledger_context(genesis)
+        self._context = context_at(self._state, tip.height)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -134,6 +139,16 @@ class ChainStore:
     def tip(self) -> ChainTip:
         """Return the last decided block and the state root after it."""
         return self._tip
+
+    @property
+    def context(self) -> LedgerContext:
+        """Return what the next block is run by."""
+        return self._context
+
+    @property
+    def schedule(self) -> MemberSchedule:
+        """Return who agrees on the heights up to two above the last block."""
+        return self._context.schedule
 
     def close(self) -> None:
         """Release the directory."""
@@ -187,16 +202,17 @@ class ChainStore:
                 return self._tip
             assert header.height == change.height == self._tip.height + 1, "blocks are appended in order"
             assert header.state_root == self._tip.state_root, "the header commits the state before the block"
-            tip = next_tip(self._tip, decided, change.state_root)
+            context = context_after(self._context, StateOverlay(self._state, dict(change.values)), change)
+            tip = next_tip(self._tip, decided, change.state_root, context.schedule)
             earlier = state_before(self._state, change)
             self._unsure = tip.block_hash, change
             batch = _block_batch(decided, change, tip)
             stage_committed(batch, decided.block.evidence)
-            _stage_places(batch, self._database, change)
+            stage_places(batch, self._database, change)
             stage_references(batch, self._database, change.values, earlier)
             self._database.write(batch)
             self._unsure = None
-            self._tip, self._earlier = tip, earlier
+            self._tip, self._earlier, self._context = tip, earlier, context
             return tip
 
     def decided_block(self, height: Height) -> DecidedBlock | None:
@@ -249,8 +265,7 @@ class ChainStore:
 
     def transaction(self, name: TransactionId) -> TransactionPlace | None:
         """Return where a transaction stands and what became of it, None when the chain does not carry it."""
-        encoded = self._database.get(b"i" + name)
-        return None if encoded is None else decode_place(encoded)
+        return read_place(self._database, name)
 
     def value(self, state_key: bytes) -> bytes | None:
         """Return the value of a state key after the last block."""
@@ -310,15 +325,17 @@ class ChainStore:
         )
 
     def segment(self, segment_id: SegmentId) -> SegmentState | None:
-        """Return a live segment."""
-        return read_state(self, segment_key(segment_id), SegmentState)
+        """Return a live segment, with the columns that their present holders have vouched for."""
+        state = read_state(self, segment_key(segment_id), SegmentState)
+        return None if state is None else self._counted(segment_id, state)
 
     def segments(
         self, *, after: SegmentId | None = None, limit: int = LIST_MAX
     ) -> tuple[tuple[SegmentId, SegmentState], ...]:
-        """Return live segments in order of their ids, behind `after`."""
+        """Return live segments as segment() does, in order of their ids, behind `after`."""
         rows = self.rows(SEGMENT_PREFIX, SEGMENT_PREFIX + (after or b""), limit)
-        return tuple((SegmentId(state_key[1:]), decode_state(encoded, SegmentState)) for state_key, encoded in rows)
+        found = ((SegmentId(state_key[1:]), decode_state(encoded, SegmentState)) for state_key, encoded in rows)
+        return tuple((segment_id, self._counted(segment_id, state)) for segment_id, state in found)
 
     def tenants(self) -> tuple[tuple[TenantId, TenantState], ...]:
         """Return the first LIST_MAX tenants in order of their ids."""
@@ -341,7 +358,7 @@ class ChainStore:
             if self._earlier is None or self._tip.last is None:
                 raise StorageError("the state's root is not certified yet: ask again after the next block")
             return StateProof(
-                certified=certified_header(self._tip.last, self.context.members),
+                certified=certified_header(self._tip.last, self.schedule.members_at(self._tip.height)),
                 value=self._earlier.value(state_key),
                 tree=prove(self._earlier, state_key),
             )
@@ -351,11 +368,15 @@ class ChainStore:
         place = self.transaction(name)
         if place is None:
             return None
-        decided, members = self.decided_block(place.height), self.context.members
+        decided, members = self.decided_block(place.height), self.schedule.members_at(place.height)
         if decided is not None:
             return transaction_proof(decided, place.index, members)
         head = self.decided_head(place.height)
         return None if head is None else pruned_transaction_proof(head, place.index, members)
+
+    def _counted(self, segment_id: SegmentId, state: SegmentState) -> SegmentState:
+        counted = self._context.placement.counted_columns(segment_id, state, Height(self._tip.height + 1))
+        return state if len(counted) == len(state.columns) else replace(state, columns=tuple(sorted(counted)))
 
     def _settle(self) -> tuple[BlockHash, StateChange] | None:
         """After a refused write, read the tip from the disk again; return what was refused.
@@ -366,6 +387,7 @@ class ChainStore:
             tip = _checked_tip(self._database, self.genesis, genesis_state(self.genesis).state_root)
             if tip.height != self._tip.height:
                 self._tip, self._earlier = tip, None
+                self._context = context_at(self._state, tip.height)
         return self._unsure
 
     def _remember(self, name: TransactionId) -> None:
@@ -430,24 +452,7 @@ def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) 
         raise _inconsistent(directory, f"block {row.height} is missing")
     if header_hash(decided.block.header) != row.block_hash:
         raise _inconsistent(directory, f"block {row.height} is not the tip's")
-    return tip_at(decided, row.state_root, _turns_after(database, row.height, genesis))
-
-
-def _turns_after(database: RowStore, height: Height, genesis: Genesis) -> TurnState:
-    turns = stored_turns(database, height)
-    if turns is not None:
-        return turns
-
-    def block_at(below: Height) -> DecidedHead:
-        head = read_head(database, below)
-        if head is None:
-            raise _inconsistent(database.directory, f"block {below} is missing")
-        return head
-
-    rows = database.iterate(VALUE_ROWS + FAULT_PREFIX)
-    faults = (read_fault(row_key[1:], encoded) for row_key, encoded in rows)
-    guilty = [(fault.member, fault.proven_at) for fault in faults]
-    return rebuilt_turns(height, genesis_members(genesis).budget, block_at, guilty)
+    return tip_at(decided, row.state_root, turns_at(database, row.height))
 
 
 def _inconsistent(directory: Path, what: str) -> StorageError:
@@ -468,15 +473,6 @@ def _block_batch(decided: DecidedBlock, change: StateChange, tip: ChainTip) -> W
     stage_change(batch, change)
     _stage_tip(batch, tip)
     return batch
-
-
-def _stage_places(batch: WriteBatch, database: RowStore, change: StateChange) -> None:
-    """Add where the transactions stand; one that has run keeps its place when a proposer includes it again."""
-    for index, outcome in enumerate(change.outcomes):
-        row_key = b"i" + outcome.transaction
-        earlier = database.get(row_key)
-        if earlier is None or not decode_place(earlier).outcome.has_run:
-            batch.put(row_key, encode(TransactionPlace(height=change.height, index=index, outcome=outcome)))
 
 
 def _stage_tip(batch: WriteBatch, tip: ChainTip) -> None:

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Final
 from consensus.encoding import decode, encode
 from consensus.identifiers import Height
 from consensus.turns import TurnState, first_needed, first_turns, next_turns, turn_facts
+from storage.errors import StorageError
+from storage.faults import read_fault
+from storage.ledger import context_at
+from storage.state import FAULT_PREFIX
+from storage.stores.heads import read_head
+from storage.stores.state import VALUE_ROWS, StoredState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from consensus.heads import DecidedHead
-    from consensus.identifiers import MemberIndex
-    from consensus.quorum import FaultBudget
+    from consensus.members import MemberSet
+    from storage.faults import Fault
     from storage.stores.leveldb import WriteBatch
     from storage.stores.protocols import RowStore
 
@@ -39,20 +45,45 @@ def stored_turns(database: RowStore, height: Height) -> TurnState | None:
 
 def rebuilt_turns(
     height: Height,
-    budget: FaultBudget,
+    members: MemberSet,
     block_at: Callable[[Height], DecidedHead],
-    guilty: Iterable[tuple[MemberIndex, Height]] = (),
+    faults: Iterable[Fault] = (),
 ) -> TurnState:
     """Return the turns after the block of this height from the blocks that say anything of them.
 
     Args:
         height: Of the last block.
-        budget: Of the members.
+        members: Of the next height.
         block_at: Reads a block of the chain.
-        guilty: Who is proven guilty, and the height of the block that proves it.
+        faults: All that are on chain.
     """
-    first = first_needed(Height(height + 1), budget.members)
-    turns = first_turns(budget, Height(first - 1), [member for member, proven in guilty if proven < first])
+    first = first_needed(Height(height + 1), members)
+    guilty = [
+        fault.member for fault in faults if fault.proven_at < first and members.is_occupant(fault.member, fault.height)
+    ]
+    turns = first_turns(members, Height(first - 1), guilty)
     for below in range(first, height + 1):
-        turns = next_turns(turns, turn_facts(block_at(Height(below)).block))
+        turns = next_turns(turns, turn_facts(block_at(Height(below)).block, members))
     return turns
+
+
+def turns_at(database: RowStore, height: Height) -> TurnState:
+    """Return the turns after the block of this height, which is the chain's last.
+
+    Raises:
+        StorageError: A block that says something of them is missing.
+    """
+    turns = stored_turns(database, height)
+    if turns is not None:
+        return turns
+
+    def block_at(below: Height) -> DecidedHead:
+        head = read_head(database, below)
+        if head is None:
+            raise StorageError(f"{database.directory}: block {below} is missing; move it away and start again")
+        return head
+
+    rows = database.iterate(VALUE_ROWS + FAULT_PREFIX)
+    faults = [read_fault(row_key[1:], encoded) for row_key, encoded in rows]
+    members = context_at(StoredState(database), height).members
+    return rebuilt_turns(height, members, block_at, faults)

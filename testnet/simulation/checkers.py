@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING, Final
 
 from consensus.blocks import header_hash
 from consensus.certificates import check_commit, check_polka, signers
-from consensus.chain import check_block, genesis_tip, next_tip
+from consensus.chain import check_block, genesis_tip, next_tip, rules_at
 from consensus.errors import RejectionError
 from consensus.evidence import fault_place
 from consensus.height_state import start_state
+from consensus.identifiers import Height
 from consensus.proposals import Proposal
 from consensus.vote_keeper import POLKAS_KEPT, ROUNDS_KEPT
 from consensus.votes import Precommit, Prevote, SignedVote
 from node.inbox import MEMBER_MESSAGES_MAX
 from node.log_replay import replay_log
 from node.mempool import MEMPOOL_BYTES_MAX
-from storage.ledger import apply_block, check_transactions, genesis_state, ledger_context
+from storage.ledger import apply_block, check_transactions, context_after, genesis_state, ledger_context
 from storage.state import MemoryState
 
 if TYPE_CHECKING:
@@ -41,14 +42,17 @@ if TYPE_CHECKING:
 
     from consensus.blocks import Block, DecidedBlock
     from consensus.certificates import CommitCertificate, PolkaCertificate
-    from consensus.chain import ChainRules, ChainTip
+    from consensus.chain import ChainTip
     from consensus.evidence import Evidence
     from consensus.genesis import Genesis
     from consensus.height_state import HeightState
-    from consensus.identifiers import BlockHash, Height, MemberIndex, Round, StateRoot
+    from consensus.identifiers import BlockHash, MemberIndex, PublicKey, Round, StateRoot
+    from consensus.members import MemberSet
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
     from consensus.votes import Vote
     from node.write_ahead_log import LogContents
+    from storage.ledger import LedgerContext
 
     Place = tuple[Round, BlockHash]
 
@@ -94,17 +98,11 @@ class _Votes:
 class Watch:
     """Sees what correct nodes sign, append and refuse; raises InvariantError."""
 
-    def __init__(
-        self, genesis: Genesis, rules: ChainRules, liars: frozenset[MemberIndex], check: SignatureCheck
-    ) -> None:
-        """Watch a world whose liars are known; its budget is that of the rules, whatever its nodes believe."""
-        self._rules = rules
+    def __init__(self, genesis: Genesis, liars: frozenset[PublicKey], check: SignatureCheck) -> None:
+        """Watch a world whose liars are known; members and budget are the ledger's here, whatever its nodes believe."""
+        self._chain_id = genesis.chain_id
         self._liars = liars
         self._check = check
-        budget = rules.members.budget
-        self._quorum = budget.members - budget.failures
-        self._possible = self._quorum - len(liars)
-        """So many correct votes make a certificate possible, with all liars' help."""
         self._statements: dict[tuple[str, MemberIndex, Height, Round], object] = {}
         self._votes: dict[Height, _Votes] = {}
         self._context = ledger_context(genesis)
@@ -121,6 +119,37 @@ class Watch:
         """The highest that any correct node has appended."""
         return self._tips[-1].height
 
+    @property
+    def context(self) -> LedgerContext:
+        """What follows from the state after the highest block."""
+        return self._context
+
+    @property
+    def state(self) -> MemoryState:
+        """The state after the highest block."""
+        return self._ledger
+
+    @property
+    def schedule(self) -> MemberSchedule:
+        """Who agrees on which height (the Application's part)."""
+        return self._context.schedule
+
+    def _is_liar(self, member: MemberIndex, height: Height) -> bool:
+        """Say whether who sits there at a height is a liar; whoever never sat is none."""
+        return self._members(height).public_key(member) in self._liars
+
+    def _members(self, height: Height) -> MemberSet:
+        return self._context.schedule.members_at(height)
+
+    def _quorum(self, height: Height) -> int:
+        budget = self._members(height).budget
+        return budget.members - budget.failures
+
+    def _possible(self, height: Height) -> int:
+        """So many correct votes make a certificate possible, with all liars' help."""
+        members = self._members(height)
+        return self._quorum(height) - sum(self._is_liar(member, height) for member in members.indices)
+
     # --- signatures --------------------------------------------------------------------------------------------------
 
     def on_vote(self, signed: SignedVote) -> bool:
@@ -133,7 +162,7 @@ class Watch:
         if isinstance(vote, Prevote):
             self._check_prevote(votes, vote, vote.block_hash)
             votes.prevoters.setdefault((vote.round, vote.block_hash), set()).add(vote.member)
-            self._check_locked(votes, vote.round, vote.block_hash)
+            self._check_locked(votes, vote)
         else:
             votes.locks[vote.member] = vote.round, vote.block_hash
             votes.precommitters.setdefault((vote.round, vote.block_hash), set()).add(vote.member)
@@ -157,16 +186,18 @@ class Watch:
             return
         valid_round = vote.valid_round
         prevoters = votes.prevoters.get((valid_round, block_hash), ())
-        if not lock[0] <= valid_round < vote.round or len(prevoters) < self._possible:
+        if not lock[0] <= valid_round < vote.round or len(prevoters) < self._possible(vote.height):
             detail = f"member {vote.member}, locked on {lock[1].hex()[:8]} in round {lock[0]}, prevotes {vote}"
             raise InvariantError(Invariant.LOCK_SAFETY, detail)
 
-    def _check_locked(self, votes: _Votes, round_: Round, block_hash: BlockHash) -> None:
+    def _check_locked(self, votes: _Votes, vote: Prevote) -> None:
         """No second polka is possible after a possible commit."""
-        if len(votes.prevoters[round_, block_hash]) < self._possible:
+        round_, block_hash, possible = vote.round, vote.block_hash, self._possible(vote.height)
+        assert block_hash is not None, "nil locks nothing"
+        if len(votes.prevoters[round_, block_hash]) < possible:
             return
         for (locked_round, locked_hash), members in votes.precommitters.items():
-            if locked_round < round_ and locked_hash != block_hash and len(members) >= self._possible:
+            if locked_round < round_ and locked_hash != block_hash and len(members) >= possible:
                 detail = (
                     f"{locked_hash.hex()[:8]} may be committed in round {locked_round},"
                     f" {block_hash.hex()[:8]} may have a polka in round {round_}"
@@ -195,13 +226,13 @@ class Watch:
     def check_evidence(self, evidence: Sequence[Evidence]) -> None:
         """Evidence that a correct member believes, or that stands in a block."""
         for proof in evidence:
-            _, accused, _, _ = fault_place(proof)
-            if accused not in self._liars:
+            _, accused, height, _ = fault_place(proof)
+            if not self._is_liar(accused, height):
                 raise InvariantError(Invariant.NOBODY_CORRECT_ACCUSED, f"member {accused} by {proof}")
 
     def on_refused(self, sender: MemberIndex, receiver: MemberIndex, error: Exception) -> None:
         """A correct member refused what another one sent."""
-        if sender not in self._liars:
+        if not self._is_liar(sender, Height(self.height + 1)):
             detail = f"member {receiver} refuses member {sender}: {error}"
             raise InvariantError(Invariant.NOBODY_CORRECT_REFUSED, detail)
 
@@ -209,7 +240,8 @@ class Watch:
         """Follow the chain with rules, ledger and certificates of our own."""
         block, tip = decided.block, self._tips[-1]
         try:
-            check_block(block, tip, self._rules, self, self._check)
+            rules = rules_at(self._chain_id, self.schedule, block.header.height)
+            check_block(block, tip, rules, self, self._check)
         except RejectionError as error:
             raise InvariantError(Invariant.VALIDITY, f"height {block.header.height}: {error}") from error
         if (decided.commit.height, decided.commit.block_hash) != (block.header.height, header_hash(block.header)):
@@ -218,7 +250,8 @@ class Watch:
         self.faults += len(block.evidence)
         change = apply_block(self._context, self._ledger, block)
         self._ledger.commit(change.values, change.pages)
-        self._tips.append(next_tip(tip, decided, change.state_root))
+        self._context = context_after(self._context, self._ledger, change)
+        self._tips.append(next_tip(tip, decided, change.state_root, self.schedule))
         self.rounds_decided.append(decided.commit.round)
 
     def check_transactions(self, transactions: Sequence[bytes]) -> None:
@@ -231,7 +264,7 @@ class Watch:
 
     def _check_commit(self, certificate: CommitCertificate) -> None:
         try:
-            check_commit(certificate, self._rules.members, self._check)
+            check_commit(certificate, self._members(certificate.height), self._check)
         except RejectionError as error:
             raise InvariantError(Invariant.CERTIFICATES, str(error)) from error
         for member in self._correct_signers(certificate):
@@ -242,7 +275,7 @@ class Watch:
 
     def _check_polka(self, certificate: PolkaCertificate) -> None:
         try:
-            check_polka(certificate, self._rules.members, self._check)
+            check_polka(certificate, self._members(certificate.height), self._check)
         except RejectionError as error:
             raise InvariantError(Invariant.CERTIFICATES, str(error)) from error
         for member in self._correct_signers(certificate):
@@ -251,10 +284,10 @@ class Watch:
                 raise InvariantError(Invariant.CERTIFICATES, f"member {member} said {said}, not {certificate}")
 
     def _correct_signers(self, certificate: CommitCertificate | PolkaCertificate) -> list[MemberIndex]:
-        members = signers(certificate)
-        if len(set(members)) < self._quorum:
-            raise InvariantError(Invariant.CERTIFICATES, f"{len(members)} members, {self._quorum} are a quorum")
-        return [member for member in members if member not in self._liars]
+        members, quorum = signers(certificate), self._quorum(certificate.height)
+        if len(set(members)) < quorum:
+            raise InvariantError(Invariant.CERTIFICATES, f"{len(members)} members, {quorum} are a quorum")
+        return [member for member in members if not self._is_liar(member, certificate.height)]
 
 
 def check_replay(state: HeightState, contents: LogContents | None) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from consensus.blocks import DecidedBlock
     from consensus.chain import ChainRules
     from consensus.genesis import Genesis
-    from consensus.identifiers import Height
+    from consensus.identifiers import GenesisHash, Height
     from consensus.messages import TransactionsMessage
     from consensus.signing import SignatureCheck, SignatureMaker
     from node.catch_up_task import Answer
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from node.outbox import Outbox
     from node.peer_help import PeerHeights
     from node.submission import Submission
+    from storage.stores.blocks import ChainStore
     from testnet.simulation.checkers import Watch
     from testnet.simulation.network import Network
     from testnet.simulation.timeline import Timeline
@@ -84,7 +85,8 @@ class Surroundings:
     network: Network
     watch: Watch
     genesis: Genesis
-    rules: ChainRules
+    genesis_hash: GenesisHash
+    judge: Callable[[ChainStore], ChainRules]
     check: SignatureCheck
     peers: list[SimulatedNode]
 
@@ -114,10 +116,10 @@ class SimulatedNode:
     def _new_liar(self, lies: frozenset[Lie]) -> Liar:
         return Liar(
             seat=self.seat,
-            members=self._around.rules.members.budget.members,
+            members=len(self._around.peers),
             lies=lies,
             signing_key=self._signing_key,
-            genesis_hash=self._around.rules.members.genesis_hash,
+            genesis_hash=self._around.genesis_hash,
             rng=Random(self._rng.random()),
             send=self._pass,
         )
@@ -183,17 +185,15 @@ class SimulatedNode:
         around = self._around
         store = open_chain_in(self.disk.chain, around.genesis, around.check)
         records = RecordStore(self.disk.records)
-        chain = LedgerChain(store=store, records=records, rules=around.rules, seat=self.seat, check=around.check)
-        signer = Signer(HOME, self._signing_key, around.rules.members.genesis_hash, self.disk)
-        log = WriteAheadLog(WAL, around.rules.members.genesis_hash, self.disk)
+        chain = LedgerChain(store=store, records=records, seat=self.seat, check=around.check, judge=around.judge)
+        signer = Signer(HOME, self._signing_key, around.genesis_hash, self.disk)
+        log = WriteAheadLog(WAL, around.genesis_hash, self.disk)
         mempool, counters = Mempool(), NodeCounters()
         outbox: Outbox = self if self.liar is None else self.liar
         admission = Admission(chain=chain, mempool=mempool, outbox=outbox, counters=counters, now=self.now)
         member = Member(
             MemberParts(
                 seat=self.seat,
-                members=around.rules.members,
-                parameters=around.rules.parameters,
                 chain=chain,
                 signer=signer,
                 log=log,
@@ -210,7 +210,7 @@ class SimulatedNode:
         server = CatchUpServer(
             seat=self.seat,
             signing_key=self._signing_key,
-            genesis_hash=around.rules.members.genesis_hash,
+            genesis_hash=around.genesis_hash,
             chain=chain,
             store=store,
             signer=signer,
@@ -369,7 +369,7 @@ class SimulatedNode:
         running = self._running
         assert running is not None, "somebody speaks"
         scratch = self.disk.copy()
-        copy = WriteAheadLog(WAL, self._around.rules.members.genesis_hash, scratch)
+        copy = WriteAheadLog(WAL, self._around.genesis_hash, scratch)
         check_replay(running.member.state, copy.read())
 
     # --- MemberEvents ------------------------------------------------------------------------------------------------

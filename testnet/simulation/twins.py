@@ -165,8 +165,10 @@ class Run:
         shape = self.scenario.shape
         self.keys = tuple(MemberIndex(m) for m in (*range(shape.members), *range(shape.twinned)))
         turns, budget = _Leaders(self.scenario.leaders), fault_budget(shape.members)
+        voters = frozenset(self.keys)
         self.states = [
-            start_state(HeightContext(height=HEIGHT, budget=budget, turns=turns, me=member)) for member in self.keys
+            start_state(HeightContext(height=HEIGHT, budget=budget, voters=voters, turns=turns, me=member))
+            for member in self.keys
         ]
 
     def play(self) -> dict[int, BlockHash]:

@@ -14,11 +14,12 @@ from enum import Enum, auto
 from random import Random
 from typing import TYPE_CHECKING, Final, assert_never
 
-from consensus.chain import chain_rules
+from consensus.genesis import genesis_hash
 from consensus.identifiers import MemberIndex, Round
 from consensus.quorum import fault_budget
 from consensus.timeouts import rebroadcast_ms
 from node.consensus_task import LISTEN_S
+from node.ledger_chain import next_rules
 from testnet.simulation.checkers import Invariant, InvariantError, Watch
 from testnet.simulation.disks import Trap
 from testnet.simulation.faults import ALL_KINDS, Fault, FaultKind, Lie, Plan, draw_plan
@@ -29,8 +30,11 @@ from testnet.simulation.timeline import MILLISECOND_US, SECOND_US, Timeline
 from testnet.simulation.workload import Workload, make_genesis
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consensus.chain import ChainRules
     from consensus.genesis import ConsensusParameters
+    from storage.stores.blocks import ChainStore
 
 ROUNDS_AFTER_HEALING: Final = 5
 START_US: Final = int((LISTEN_S + 0.5) * SECOND_US)
@@ -84,8 +88,8 @@ class World:
     settings: Settings
     seed: int
     plan: Plan
-    node_rules: ChainRules | None = None
-    """Other rules than the watch knows, for tests of the watch."""
+    judge: Callable[[ChainStore], ChainRules] = next_rules
+    """By which rules the nodes judge, for tests of the watch."""
     timeline: Timeline = field(init=False)
     network: Network = field(init=False)
     watch: Watch = field(init=False)
@@ -106,17 +110,18 @@ class World:
         keys = tuple(ring.new_key(bytes([seat]) * 32) for seat in range(self.settings.seats))
         owner, client = ring.new_key(b"o" * 32), ring.new_key(b"c" * 32)
         genesis = make_genesis(keys, owner, client)
-        rules = chain_rules(genesis)
         self._parameters = genesis.parameters
         lies = {MemberIndex(seat): said for seat, said in self.plan.liars}
-        self.watch = Watch(genesis, rules, frozenset(lies), ring.check)
+        liars = frozenset(keys[member].public for member in lies)
+        self.watch = Watch(genesis, liars, ring.check)
         self.nodes = []
         around = Surroundings(
             timeline=self.timeline,
             network=self.network,
             watch=self.watch,
             genesis=genesis,
-            rules=self.node_rules or rules,
+            genesis_hash=genesis_hash(genesis),
+            judge=self.judge,
             check=ring.check,
             peers=self.nodes,
         )

@@ -43,7 +43,14 @@ OTHERS = (0, 1, 2, 4, 5, 6, 7, 8)
 
 def context(me: MemberIndex | None = ME, fast_nil: FastNil = FastNil.ON) -> HeightContext:
     turns = Turns(active=tuple(MemberIndex(i) for i in range(9)))
-    return HeightContext(height=HEIGHT, budget=fault_budget(9), turns=turns, me=me, fast_nil=fast_nil)
+    return HeightContext(
+        height=HEIGHT,
+        budget=fault_budget(9),
+        voters=frozenset(MemberIndex(i) for i in range(9)),
+        turns=turns,
+        me=me,
+        fast_nil=fast_nil,
+    )
 
 
 @dataclass

@@ -77,8 +77,9 @@ class World:
         self.rng = Random(self.seed)
         budget = fault_budget(self.count)
         turns = Turns(active=tuple(MemberIndex(i) for i in range(self.count)))
+        voters = frozenset(turns.active)
         self.states = {
-            i: start_state(HeightContext(height=HEIGHT, budget=budget, turns=turns, me=MemberIndex(i)))
+            i: start_state(HeightContext(height=HEIGHT, budget=budget, voters=voters, turns=turns, me=MemberIndex(i)))
             for i in range(self.liars, self.count - self.silent)
         }
         self.logs = {i: [] for i in self.states}

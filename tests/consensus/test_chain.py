@@ -46,6 +46,7 @@ from consensus.identifiers import (
     StateRoot,
 )
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
+from consensus.schedule import MemberSchedule
 from consensus.turns import suspensions
 from consensus.vote_keeper import proposal_evidence
 from consensus.votes import Precommit, Prevote, SignedVote, Vote, vote_sign_bytes
@@ -80,6 +81,10 @@ class Ledger:
 
     def apply(self, block: Block) -> StateRoot:
         return StateRoot(transactions_root(block.transactions))
+
+    @property
+    def schedule(self) -> MemberSchedule:
+        return RULES.schedule
 
 
 LEDGER = Ledger()
@@ -129,7 +134,7 @@ def decide(block: Block) -> DecidedBlock:
 
 START = genesis_tip(GENESIS, ROOT)
 FIRST = made_on(START, 1, b"one")
-TIP = next_tip(START, decide(FIRST), LEDGER.apply(FIRST))
+TIP = next_tip(START, decide(FIRST), LEDGER.apply(FIRST), RULES.schedule)
 SECOND = made_on(TIP, 2, b"two", b"three")
 
 
@@ -342,7 +347,7 @@ def test_the_turns_of_a_height_follow_from_the_blocks_below() -> None:
         polkas = (polka_of(block, round_),) if round_ else ()
         decided = DecidedBlock(block=block, commit=commit_of(block, round_), polkas=polkas)
         check_decided(decided, tip, RULES, LEDGER)
-        tip = next_tip(tip, decided, LEDGER.apply(block))
+        tip = next_tip(tip, decided, LEDGER.apply(block), RULES.schedule)
     assert mute in suspensions(tip.turns)
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.identifiers import NO_ROUND, Height, MemberIndex, Round
-from consensus.quorum import FaultBudget, fault_budget
+from consensus.members import MemberSet
+from consensus.quorum import fault_budget
 from consensus.turns import (
     FRESH_START_TURNS,
     NOBODY,
@@ -25,6 +26,7 @@ from consensus.turns import (
     next_turns,
     suspensions,
 )
+from tests.strategies import example_members
 
 SIZES = (4, 7, 9)
 SEEDS = st.integers(0, 2**32)
@@ -42,11 +44,11 @@ class Chain:
     states: list[TurnState] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.states = [first_turns(self.budget)]
+        self.states = [first_turns(self.members)]
 
     @property
-    def budget(self) -> FaultBudget:
-        return fault_budget(self.count)
+    def members(self) -> MemberSet:
+        return example_members(self.count)
 
     @property
     def state(self) -> TurnState:
@@ -248,7 +250,7 @@ def test_a_turn_is_missed_by_the_proposers_of_the_rounds_before_unless_their_blo
 @settings(max_examples=60)
 @given(seed=SEEDS, count=st.integers(1, 13))
 def test_never_more_than_u_are_suspended_and_all_others_have_turns(seed: int, count: int) -> None:
-    state = first_turns(fault_budget(count))
+    state = first_turns(example_members(count))
     for facts in arbitrary_facts(seed, count, 40 * count):
         before, state = state, next_turns(state, facts)
         out = suspensions(state)
@@ -264,14 +266,14 @@ def test_whoever_joins_derives_the_same_from_the_last_blocks(seed: int, count: i
     choice, span = Random(seed), FRESH_START_TURNS * count
     heights = choice.choice((choice.randrange(1, 2 * span + 100), span + choice.randrange(3)))
     facts = arbitrary_facts(seed, count, heights)
-    budget = fault_budget(count)
-    whole = first_turns(budget)
+    members = example_members(count)
+    whole = first_turns(members)
     for one in facts:
         whole = next_turns(whole, one)
-    first = first_needed(Height(heights + 1), count)
+    first = first_needed(Height(heights + 1), members)
     assert heights - first <= (FRESH_START_TURNS + TURNS_ABSENT) * count
     guilty = {member for one in facts[: first - 1] for member in one.guilty}
-    joined = first_turns(budget, Height(first - 1), guilty)
+    joined = first_turns(members, Height(first - 1), guilty)
     for one in facts[first - 1 :]:
         joined = next_turns(joined, one)
     if joined.height >= first + TURNS_ABSENT * count or first == 1:
@@ -285,8 +287,8 @@ def test_a_fresh_start_counts_no_turn_of_the_height_before() -> None:
     assert chain.suspended == {1: Suspension.SILENT}
     chain.add(proposer=0, round_=3)  # whose turns were missed hangs on who was suspended, which a joiner cannot know
     chain.grow()
-    first = first_needed(Height(start), 4)
-    joined = first_turns(chain.budget, Height(first - 1))
+    first = first_needed(Height(start), chain.members)
+    joined = first_turns(chain.members, Height(first - 1))
     for one in chain.facts[first - 1 :]:
         joined = next_turns(joined, one)
     assert joined == chain.state
@@ -308,4 +310,4 @@ def test_whoever_signs_and_proposes_is_soon_back_whatever_came_before(seed: int,
 
 
 def test_genesis_counts_no_turn() -> None:
-    assert first_turns(fault_budget(9)).proposer_before == NOBODY
+    assert first_turns(example_members(9)).proposer_before == NOBODY

@@ -64,7 +64,10 @@ class Vector(msgspec.Struct, kw_only=True):
     def start(self, run: Run) -> HeightState:
         budget = custom_budget(members=len(self.members), quorum=self.quorum, weak_quorum=self.skip)
         me = self.index(run.member)
-        return start_state(HeightContext(height=run.height, budget=budget, turns=self, me=me, fast_nil=FastNil.OFF))
+        voters = frozenset(self.index(name) for name in self.members)
+        return start_state(
+            HeightContext(height=run.height, budget=budget, voters=voters, turns=self, me=me, fast_nil=FastNil.OFF)
+        )
 
     def event(self, run: Run, i: Input) -> events.Event:
         height = run.height if i.height is None else i.height

@@ -188,8 +188,8 @@ TALLY_FAULTS: Final = (
     Mutant(
         name="strangers-counted",
         file="consensus/driver.py",
-        before="    if signed.vote.member >= state.context.budget.members:",
-        after="    if signed.vote.member > state.context.budget.members:",
+        before="    if signed.vote.member not in state.context.voters:",
+        after="    if signed.vote.member > max(state.context.voters) + 1:",
         rule="A20",
         killers=(HEIGHT,),
     ),

@@ -51,8 +51,6 @@ def open_member(
         admission = Admission(chain=chain, mempool=mempool, outbox=sent, counters=counters)
         parts = ConsensusParts(
             seat=chain.seat,
-            members=chain.rules.members,
-            parameters=chain.rules.parameters,
             chain=chain,
             signer=signer,
             log=log,

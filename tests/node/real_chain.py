@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consensus.blocks import DecidedBlock
-from consensus.chain import chain_rules
 from consensus.genesis import Genesis, genesis_hash
 from consensus.identifiers import MemberIndex
 from node.ledger_chain import LedgerChain
@@ -41,7 +40,7 @@ def open_ledger_chain(
         store = stack.enter_context(open_chain(folder / "chain", genesis))
         records = RecordStore(folder / "records")
         stack.callback(records.close)
-        chain = LedgerChain(store=store, records=records, rules=chain_rules(genesis), seat=MemberIndex(seat))
+        chain = LedgerChain(store=store, records=records, seat=MemberIndex(seat))
         for decided in blocks:
             chain.check_decided(decided)
             chain.append(decided)

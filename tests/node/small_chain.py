@@ -104,7 +104,7 @@ def small_chain(genesis: Genesis, blocks: int) -> tuple[DecidedBlock, ...]:
         decided = decide(genesis, block, round_)
         change = apply_block(context, state, block)
         state.commit(change.values, change.pages)
-        tip = next_tip(tip, decided, change.state_root)
+        tip = next_tip(tip, decided, change.state_root, context.schedule)
         chain.append(decided)
     return tuple(chain)
 

@@ -35,6 +35,7 @@ STATE = SegmentState(
     columns=(),
     references=1,
     height=Height(1),
+    vouched_at=Height(1),
 )
 
 

@@ -12,7 +12,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from consensus.chain import chain_rules
 from consensus.identifiers import Height, MemberIndex, Round
 from consensus.messages import TransactionsMessage, decode_message
 from node.admission import PROPOSERS, STALLED_S, Admission
@@ -71,7 +70,7 @@ class Door:
 def chain(tmp_path: Path) -> Iterator[LedgerChain]:
     records = RecordStore(tmp_path / "records")
     with open_chain(tmp_path / "chain", GENESIS) as store:
-        yield LedgerChain(store=store, records=records, rules=chain_rules(GENESIS), seat=MemberIndex(8))
+        yield LedgerChain(store=store, records=records, seat=MemberIndex(8))
     records.close()
 
 

@@ -149,6 +149,7 @@ def _committed(*, tenant: TenantId = TENANT, k: int = SHAPE.k, root: ShardRoot =
         columns=(),
         references=1,
         height=Height(1),
+        vouched_at=Height(1),
     )
 
 

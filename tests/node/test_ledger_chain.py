@@ -36,7 +36,7 @@ class Place:
         store = self._stores.enter_context(open_chain(self._home / "chain", self.world.genesis))
         records = RecordStore(self._home / "records")
         self._stores.callback(records.close)
-        return LedgerChain(store=store, records=records, rules=self.world.rules, seat=MemberIndex(0))
+        return LedgerChain(store=store, records=records, seat=MemberIndex(0))
 
     def crash(self) -> None:
         """Open it again; what memory knew is gone."""

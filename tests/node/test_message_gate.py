@@ -50,7 +50,7 @@ def signer(tmp_path: Path) -> Iterator[Signer]:
 
 @pytest.fixture
 def gate(chain: LedgerChain, signer: Signer) -> MessageGate:
-    return MessageGate(chain.rules.members, chain, ME, signer)
+    return MessageGate(chain, ME, signer)
 
 
 def prevote(member: int, round_: int = 0, valid_round: int = NO_ROUND) -> SignedVote:

@@ -76,7 +76,7 @@ def world() -> World:
 def chain(tmp_path: Path, world: World) -> Iterator[LedgerChain]:
     with open_chain(tmp_path / "chain", world.genesis) as store:
         records = RecordStore(tmp_path / "records")
-        yield LedgerChain(store=store, records=records, rules=world.rules, seat=MemberIndex(0))
+        yield LedgerChain(store=store, records=records, seat=MemberIndex(0))
         records.close()
 
 

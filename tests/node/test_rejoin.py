@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import trio.testing
 from msgspec.structs import replace
 
 from consensus.blocks import DecidedBlock
-from consensus.chain import chain_rules
 from consensus.encoding import encode
 from consensus.genesis import genesis_hash
 from consensus.identifiers import Height, MemberIndex, Signature
@@ -24,6 +24,7 @@ from consensus.messages import (
     decode_request,
     encode_response,
 )
+from consensus.schedule import MemberSchedule, genesis_schedule
 from node.rejoin import FLOOR_MARGIN, rejoin
 from node.signer import Signer, SigningRefusedError
 from tests.node.asked import Answering, Members
@@ -32,10 +33,20 @@ from tests.node.small_chain import KEYS, small_chain, small_genesis
 from tests.node.test_signer import precommit
 
 GENESIS = small_genesis()
-MEMBERS = chain_rules(GENESIS).members
 CHAIN = small_chain(GENESIS, 6)
 ME = MemberIndex(0)
 NONCE_OF_BEFORE = b"n" * 32
+
+
+@dataclass(slots=True)
+class Following:
+    """The chain of the seat that rejoins."""
+
+    height: Height
+    schedule: MemberSchedule
+
+
+FAR = Following(Height(10_000), genesis_schedule(GENESIS))
 
 
 @pytest.fixture
@@ -92,7 +103,7 @@ def honest(*heights: int, first: int = 1) -> dict[MemberIndex, Answering]:
 
 
 async def test_the_floor_is_two_above_the_highest_of_six_others(signer: Signer) -> None:
-    floor = await rejoin(signer, MEMBERS, ME, Members(honest(3, 4, 4, 6, 4, 3)))
+    floor = await rejoin(signer, FAR, ME, Members(honest(3, 4, 4, 6, 4, 3)))
     assert floor == 6 + FLOOR_MARGIN == 8
     with pytest.raises(SigningRefusedError):
         signer.sign_vote(replace(precommit(8), member=ME))
@@ -100,12 +111,12 @@ async def test_the_floor_is_two_above_the_highest_of_six_others(signer: Signer) 
 
 
 async def test_a_chain_without_blocks_is_shown_by_saying_so(signer: Signer) -> None:
-    assert await rejoin(signer, MEMBERS, ME, Members(honest(0, 0, 0, 0, 0, 0))) == FLOOR_MARGIN
+    assert await rejoin(signer, FAR, ME, Members(honest(0, 0, 0, 0, 0, 0))) == FLOOR_MARGIN
 
 
 async def test_nobody_asks_itself_and_every_question_is_fresh(signer: Signer) -> None:
     members = Members(honest(1, 1, 1, 1, 1, 1, 1, 1))
-    await rejoin(signer, MEMBERS, ME, members)
+    await rejoin(signer, FAR, ME, members)
     questions = [payload for _, payload in members.asked if isinstance(decode_request(payload), HeightRequest)]
     assert len(set(questions)) == len(questions) == 8
     assert ME not in {member for member, _ in members.asked}
@@ -130,17 +141,17 @@ async def test_a_liar_counts_for_nothing(signer: Signer, autojump_clock: trio.te
     """Five honest members and the liar are no six: the seat waits for the sixth, and the lie leaves no trace."""
     members = Members(honest(1, 1, 1, 1, 1) | {MemberIndex(8): LIARS[lie]})
     with trio.move_on_after(10):
-        await rejoin(signer, MEMBERS, ME, members)
+        await rejoin(signer, FAR, ME, members)
         raise AssertionError("the liar was counted")
     assert signer.floor is None
     assert autojump_clock.current_time() > 0
-    assert await rejoin(signer, MEMBERS, ME, Members(honest(1, 1, 1, 1, 1, 1) | {MemberIndex(8): LIARS[lie]})) == 3
+    assert await rejoin(signer, FAR, ME, Members(honest(1, 1, 1, 1, 1, 1) | {MemberIndex(8): LIARS[lie]})) == 3
 
 
 async def test_it_goes_on_asking_until_six_are_back(signer: Signer, autojump_clock: trio.testing.MockClock) -> None:
     members = Members(honest(2, 2, 2))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rejoin, signer, MEMBERS, ME, members)
+        nursery.start_soon(rejoin, signer, FAR, ME, members)
         await trio.testing.wait_all_tasks_blocked()
         while autojump_clock.current_time() < 1:
             await trio.lowlevel.checkpoint()

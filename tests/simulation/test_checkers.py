@@ -20,6 +20,7 @@ from consensus.votes import Precommit, Prevote, SignedVote, Vote
 from node import message_gate, signer
 from node.block_keeper import BlockKeeper
 from node.helping import Helper
+from node.ledger_chain import next_rules
 from node.message_gate import MessageGate
 from node.signer import Signer, SignerEntry
 from node.speaker import Speaker
@@ -48,7 +49,7 @@ def genesis_of(seats: int) -> tuple[Genesis, KeyRing]:
 
 def watch_of_nine(*liars: int) -> Watch:
     genesis, ring = genesis_of(9)
-    return Watch(genesis, chain_rules(genesis), frozenset(map(MemberIndex, liars)), ring.check)
+    return Watch(genesis, frozenset(genesis.members[liar] for liar in liars), ring.check)
 
 
 def prevote(member: int, round_: int, block_hash: BlockHash | None, valid_round: int = -1) -> SignedVote:
@@ -84,16 +85,15 @@ def world(seed: int) -> object:
 # --- whole worlds ----------------------------------------------------------------------------------------------------
 
 
-def five_of_nine(rules: ChainRules) -> ChainRules:
-    return replace(rules, members=replace(rules.members, budget=replace(rules.members.budget, quorum=5)))
+def five_of_nine(store: ChainStore) -> ChainRules:
+    rules = next_rules(store)
+    members = replace(rules.members, budget=replace(rules.members.budget, quorum=5))
+    return replace(rules, members=members, schedule=replace(rules.schedule, members=(members,)))
 
 
 def test_a_quorum_of_five_is_caught() -> None:
-    genesis, _ = genesis_of(9)
-
     def run(seed: int) -> object:
-        plan = plan_of(Settings(), seed)
-        return World(Settings(), seed, plan, node_rules=five_of_nine(chain_rules(genesis))).run()
+        return World(Settings(), seed, plan_of(Settings(), seed), judge=five_of_nine).run()
 
     assert caught(run, range(5)) is Invariant.CERTIFICATES
 
@@ -121,7 +121,7 @@ def test_a_gate_that_believes_everything_is_caught(monkeypatch: pytest.MonkeyPat
         """Check nothing."""
 
     monkeypatch.setattr(MessageGate, "_check", believe)
-    assert caught(world, range(19, 24)) is Invariant.CERTIFICATES
+    assert caught(world, range(20, 24)) is Invariant.CERTIFICATES
 
 
 def test_members_who_never_repeat_themselves_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,15 @@ def test_evidence_against_a_correct_member_is_caught() -> None:
 def test_an_unbounded_tally_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     genesis, _ = genesis_of(9)
     members = chain_rules(genesis).members
-    state = start_state(HeightContext(height=HEIGHT, budget=members.budget, turns=first_turns(members.budget), me=None))
+    state = start_state(
+        HeightContext(
+            height=HEIGHT,
+            budget=members.budget,
+            voters=frozenset(members.indices),
+            turns=first_turns(members),
+            me=None,
+        )
+    )
     check_memory(state, 0, 0)
     monkeypatch.setattr(checkers, "TALLIES_MAX", -1)
     with pytest.raises(InvariantError, match="memory is bounded"):

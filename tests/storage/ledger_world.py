@@ -9,7 +9,7 @@ from msgspec import structs
 
 from consensus.blocks import NO_CERTIFICATE, Block, DecidedBlock, header_hash
 from consensus.certificates import commit_certificate
-from consensus.chain import ChainRules, ChainTip, chain_rules, genesis_tip, make_block, next_tip
+from consensus.chain import ChainRules, ChainTip, chain_rules, genesis_tip, make_block, next_tip, rules_at
 from consensus.evidence import Evidence
 from consensus.genesis import ConsensusParameters, Genesis, genesis_hash
 from consensus.identifiers import BlockHash, Height, MemberIndex, Milliseconds, Round
@@ -29,13 +29,31 @@ from storage.identifiers import (
     TenantId,
     VersionId,
 )
-from storage.ledger import LedgerContext, StateChange, apply_block, apply_transactions, genesis_state, ledger_context
+from storage.ledger import (
+    LedgerContext,
+    StateChange,
+    apply_block,
+    apply_transactions,
+    context_after,
+    genesis_state,
+    ledger_context,
+)
+from storage.membership import ProposalState, proposal_key
 from storage.moments import Moment
 from storage.outcomes import Outcome
 from storage.placement import column_seats
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
+from storage.seat_changes import (
+    ApproveChange,
+    Change,
+    ProposeChange,
+    SeatOffer,
+    change_id,
+    make_offer,
+    offer_of,
+)
 from storage.segments import SegmentShape
-from storage.state import MemoryState
+from storage.state import MemoryState, read_state
 from storage.transactions import (
     Body,
     BucketEntries,
@@ -127,6 +145,8 @@ class World:
     seats: int = 4
     chain_id: str = "test"
     sequence: int = 0
+    names: list[str] = field(init=False)
+    """Whose key each seat votes with, by number."""
     genesis: Genesis = field(init=False)
     context: LedgerContext = field(init=False)
     rules: ChainRules = field(init=False)
@@ -134,6 +154,7 @@ class World:
     tip: ChainTip = field(init=False)
 
     def __post_init__(self) -> None:
+        self.names = [f"seat {seat}" for seat in range(self.seats)]
         self.genesis = make_genesis(self.seats, self.chain_id)
         self.context = ledger_context(self.genesis)
         self.rules = chain_rules(self.genesis)
@@ -176,7 +197,7 @@ class World:
                 )
             )
         return sign_receipt(
-            signing_key(signer or f"seat {seat}"),
+            signing_key(signer or self.names[seat]),
             genesis_hash(self.genesis),
             tenant=tenant,
             seat=SeatIndex(seat),
@@ -215,7 +236,7 @@ class World:
         """Apply a block without deciding it, so long after the one before."""
         moment = self.next_moment(later_ms)
         change = apply_transactions(self.context, self.state, moment, transactions)
-        self.state.commit(change.values, change.pages)
+        self.commit_change(change)
         self.tip = ChainTip(
             height=moment.height,
             block_hash=self.tip.block_hash,
@@ -252,9 +273,52 @@ class World:
         )
         decided = self.certify(block)
         change = apply_block(self.context, self.state, block)
-        self.state.commit(change.values, change.pages)
-        self.tip = next_tip(self.tip, decided, change.state_root)
+        self.commit_change(change)
+        self.tip = next_tip(self.tip, decided, change.state_root, self.context.schedule)
         return decided
+
+    def commit_change(self, change: StateChange) -> None:
+        """Write what a block changed; the next one is judged by what follows from it."""
+        self.state.commit(change.values, change.pages)
+        self.context = context_after(self.context, self.state, change)
+        following = Height(change.height + 1)
+        self.rules = rules_at(self.genesis.chain_id, self.context.schedule, following)
+
+    def offer(self, number: int, name: str, operator: str | None = None) -> SeatOffer:
+        """Return what a newcomer of this name offers."""
+        seat = Seat(
+            operator=operator or f"operator {name}",
+            site="example",
+            network_key=signing_key(f"network {name}").public,
+            certificate=b"certificate",
+            host="127.0.0.1",
+            libp2p_port=4001,
+            shard_port=4002,
+            api_port=8080,
+        )
+        return make_offer(SeatIndex(number), seat, signing_key(name), genesis_hash(self.genesis))
+
+    def propose(self, change: Change, *, by: int = 0) -> bytes:
+        """Return a member's proposal."""
+        return self.transaction(ProposeChange(change=change), sender=self.names[by])
+
+    def approve(self, proposer: int, *, by: int) -> bytes:
+        """Return a member's approval of what another one proposes now."""
+        proposal = read_state(self.state, proposal_key(SeatIndex(proposer)), ProposalState)
+        assert proposal is not None, "nothing is proposed"
+        name = change_id(SeatIndex(proposer), proposal.height, proposal.change)
+        return self.transaction(ApproveChange(proposer=SeatIndex(proposer), change_id=name), sender=self.names[by])
+
+    def change(self, change: Change, name: str | None = None) -> None:
+        """Decide a change and the blocks up to the last one before it is effective; `name` sits then."""
+        voters = self.rules.members.indices[: self.rules.members.budget.quorum]
+        self.decide(self.propose(change, by=voters[0]))
+        self.decide(*(self.approve(voters[0], by=member) for member in voters[1:]))
+        self.decide()
+        offer = offer_of(change)
+        if offer is not None:
+            assert name is not None, "somebody sits"
+            self.names[offer.number : offer.number + 1] = [name]
 
     def evidence(self, member: int, height: int = 1, round_: int = 0) -> Evidence:
         """Return the proof that a member precommitted two blocks; another call gives the same fault."""
@@ -267,19 +331,16 @@ class World:
                 member=MemberIndex(member),
             )
             message = vote_sign_bytes(vote, self.rules.members.genesis_hash)
-            signed.append(SignedVote(vote=vote, signature=signing_key(f"seat {member}").sign(message)))
+            signed.append(SignedVote(vote=vote, signature=signing_key(self.names[member]).sign(message)))
         return vote_evidence(*signed)
 
     def certify(self, block: Block) -> DecidedBlock:
         """Return a block with the precommits of all members, in round 0."""
         votes = list[SignedVote]()
-        for member in range(self.seats):
+        for member in self.rules.members.indices:
             vote = Precommit(
-                height=block.header.height,
-                round=Round(0),
-                block_hash=header_hash(block.header),
-                member=MemberIndex(member),
+                height=block.header.height, round=Round(0), block_hash=header_hash(block.header), member=member
             )
             message = vote_sign_bytes(vote, self.rules.members.genesis_hash)
-            votes.append(SignedVote(vote=vote, signature=signing_key(f"seat {member}").sign(message)))
+            votes.append(SignedVote(vote=vote, signature=signing_key(self.names[member]).sign(message)))
         return DecidedBlock(block=block, commit=commit_certificate(votes), polkas=())

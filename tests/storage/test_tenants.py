@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height
-from storage.identifiers import TenantId
+from storage.identifiers import GRANTS_MAX, TenantId
 from storage.outcomes import FailureReason
 from storage.state import SenderState, TenantState, read_state, sender_key, tenant_key
 from storage.tenants import check_admissible, has_granted
 from storage.transactions import (
-    GRANTS_MAX,
     SEQUENCES_KEPT,
     DeleteEntries,
     EntryName,

@@ -108,7 +108,6 @@ def read(response: httpx.Response, kind: type[AnswerT], status: int = 200) -> An
 async def open_site(folder: Path) -> AsyncGenerator[Site, None]:
     world = World()
     config = config_of(world, folder)
-    rules = chain_rules(world.genesis)
     with ExitStack() as stack:
         store = stack.enter_context(open_chain(folder / "chain", world.genesis))
         records = RecordStore(folder / "records")
@@ -118,14 +117,12 @@ async def open_site(folder: Path) -> AsyncGenerator[Site, None]:
         stack.callback(signer.close)
         log = WriteAheadLog(folder / "wal", config.genesis_hash)
         stack.callback(log.close)
-        chain = LedgerChain(store=store, records=records, rules=rules, seat=SEAT)
+        chain = LedgerChain(store=store, records=records, seat=SEAT)
         sent, mempool, counters = Sent(), Mempool(), NodeCounters()
         admission = Admission(chain=chain, mempool=mempool, outbox=sent, counters=counters)
         consensus = ConsensusTask(
             ConsensusParts(
                 seat=SEAT,
-                members=rules.members,
-                parameters=rules.parameters,
                 chain=chain,
                 signer=signer,
                 log=log,
