@@ -89,17 +89,28 @@ def reconstruct(
     Raises:
         NotEnoughShardsError: Fewer than k columns.
     """
+    length = memoryview(next(iter(available.values()), b"")).nbytes
+    restored = {column: bytearray(length) for column in wanted}
+    reconstruct_into(available, restored, k, n)
+    return restored
+
+
+def reconstruct_into(
+    available: Mapping[ColumnIndex, bytes | bytearray | memoryview],
+    results: Mapping[ColumnIndex, bytearray | memoryview],
+    k: int,
+    n: int,
+) -> None:
+    """Restore columns as reconstruct() does, into writable buffers of the same length that overlap no source."""
     _check_counts(k, n)
     if len(available) < k:
         raise NotEnoughShardsError(k, len(available))
     used = tuple(sorted(available))[:k]
-    assert all(0 <= column < n for column in (*available, *wanted)), "a column of another code"
-    assert not set(wanted) & set(available), "a column that is already there"
-    sources = [available[column] for column in used]
-    restored = {column: bytearray(len(sources[0])) for column in wanted}
-    if restored:
-        _transform(_decoding_tables(used, tuple(restored), k, n), sources, tuple(restored.values()))
-    return restored
+    assert all(0 <= column < n for column in (*available, *results)), "a column of another code"
+    assert not set(results) & set(available), "a column that is already there"
+    if results:
+        sources = [available[column] for column in used]
+        _transform(_decoding_tables(used, tuple(results), k, n), sources, tuple(results.values()))
 
 
 def _check_counts(k: int, n: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from consensus.errors import RejectionError, RejectionReason
-from storage.erasure import encode
+from storage.erasure import encode, reconstruct_into
 from storage.identifiers import (
     COLUMNS_MAX,
     SEGMENT_BYTES_MAX,
@@ -30,7 +30,7 @@ from storage.identifiers import (
 from storage.merkle import leaf_count, leaf_hashes, root_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,11 @@ class SegmentShape:
     def shard_bytes(self) -> int:
         """Return the bytes of every column."""
         return self.full_stripes * UNIT_BYTES + self.last_unit_bytes
+
+    @property
+    def padded_bytes(self) -> int:
+        """Return the bytes of all data columns: the segment's and the zeros at its end."""
+        return self.k * self.shard_bytes
 
     @property
     def leaves(self) -> int:
@@ -134,6 +139,51 @@ def assemble(shards: Mapping[ColumnIndex, bytes | bytearray | memoryview], shape
     assert all(len(view) == shape.shard_bytes for view in views), "shards of another shape"
     pieces = shape.locate(0, shape.segment_bytes)
     return b"".join(views[piece.column][piece.offset : piece.offset + piece.byte_count] for piece in pieces)
+
+
+def data_units(memory: memoryview, shape: SegmentShape, column: ColumnIndex) -> tuple[memoryview, ...]:
+    """Return where a data column's units lie in a segment's memory, top to bottom.
+
+    Args:
+        memory: At least shape.padded_bytes.
+        shape: Of the segment.
+        column: Below k.
+    """
+    assert 0 <= column < shape.k, f"column {column} is none of {shape.k} data columns"
+    stripe_bytes = shape.k * UNIT_BYTES
+    starts = range(column * UNIT_BYTES, shape.full_stripes * stripe_bytes, stripe_bytes)
+    units = [memory[start : start + UNIT_BYTES] for start in starts]
+    if shape.last_unit_bytes:
+        start = shape.full_stripes * stripe_bytes + column * shape.last_unit_bytes
+        units.append(memory[start : start + shape.last_unit_bytes])
+    return tuple(units)
+
+
+def restore_units(
+    memory: memoryview,
+    shape: SegmentShape,
+    parity: Mapping[ColumnIndex, bytes | bytearray | memoryview],
+    missing: Collection[ColumnIndex],
+) -> None:
+    """Compute the missing data columns of a segment's memory, stripe by stripe, where they belong.
+
+    Args:
+        memory: Writable, at least shape.padded_bytes; the other data columns are in place and were checked.
+        shape: Of the segment.
+        parity: Whole parity columns, checked, with the data columns in place at least k.
+        missing: Data columns.
+
+    Raises:
+        NotEnoughShardsError: Fewer than k columns in all.
+    """
+    columns = [data_units(memory, shape, ColumnIndex(column)) for column in range(shape.k)]
+    views = {column: memoryview(shard) for column, shard in parity.items()}
+    for row in range(len(columns[0])):
+        start, stop = row * UNIT_BYTES, row * UNIT_BYTES + len(columns[0][row])
+        available = {
+            ColumnIndex(column): units[row] for column, units in enumerate(columns) if column not in missing
+        } | {column: view[start:stop] for column, view in views.items()}
+        reconstruct_into(available, {column: columns[column][row] for column in missing}, shape.k, shape.n)
 
 
 def _data_shard(segment: memoryview, shape: SegmentShape, column: int) -> bytes:

@@ -13,6 +13,7 @@ import secrets
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -281,13 +282,13 @@ class Client:
     async def get(self, bucket: str, name: str, first: int = 0, byte_count: int | None = None) -> bytes:
         """Return an object's bytes, or a range of them; for large ones open() and read()."""
         opened = await self.open(bucket, name)
-        pieces: list[memoryview] = []
+        kept = BytesIO()
 
         async def keep(piece: memoryview) -> None:
-            pieces.append(piece)
+            kept.write(piece)
 
         await self.read(opened, keep, first, byte_count)
-        return b"".join(pieces)
+        return kept.getvalue()
 
     async def delete(self, bucket: str, names: Sequence[str]) -> Commit:
         """Delete objects in one transaction; names that are not there are left out by the chain.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import GrandestError
+from node.client.buffers import BufferPool
 from storage.errors import UnsealError
 from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, SEGMENT_BYTES_MAX
 from storage.records import PART_LIST_BYTES_MAX, OpenedRecord, decode_part_list, with_parts
@@ -23,6 +24,7 @@ from storage.sealing import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from mmap import mmap
 
     from node.client.chain import EntryView, SegmentView
     from node.client.reading import SegmentReader
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
 
     Buffer = bytes | bytearray | memoryview
     Sink = Callable[[memoryview], Awaitable[None]]
-    """Takes an object's next bytes."""
+    """Takes an object's next bytes; the memory is used again once it has returned."""
     FindSegment = Callable[[SegmentId], Awaitable[SegmentView]]
 
 CHUNK_FRAMES: Final = SEGMENT_BYTES_MAX // FRAME_BYTES
 CHUNKS_IN_FLIGHT: Final = 3
-"""About 50 MiB each at the peak: shards, ciphertext and plaintext."""
+"""32 MiB each at the peak: ciphertext and plaintext."""
 INLINE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -71,12 +73,21 @@ class _Chunk:
         return min((self.first_frame + self.frames) * FRAME_BYTES, whole) - self.first_frame * FRAME_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A chunk's plaintext, and the buffer to give back once it was given out."""
+
+    view: memoryview
+    lent: mmap | None
+
+
 class ObjectReader:
     """Reads opened objects."""
 
     def __init__(self, reader: SegmentReader, find_segment: FindSegment) -> None:
         self._reader = reader
         self._find_segment = find_segment
+        self._buffers = BufferPool()
 
     async def stream(self, opened: OpenObject, sink: Sink, first: int = 0, byte_count: int | None = None) -> None:
         """Give a range of an object's bytes to the sink, in order; without a count up to its end.
@@ -89,7 +100,13 @@ class ObjectReader:
         if byte_count is not None:
             stop = min(stop, first + byte_count)
         ordered = _Ordered(self._open_chunk, opened, list(_chunks(opened, first, stop)))
-        await ordered.run(lambda chunk, plain: sink(_cut(chunk, plain, first, stop)))
+
+        async def give(chunk: _Chunk, plain: _Plain) -> None:
+            await sink(_cut(chunk, plain.view, first, stop))
+            if plain.lent is not None:
+                self._buffers.give_back(plain.lent)
+
+        await ordered.run(give)
 
     async def with_part_list(self, opened: OpenObject) -> OpenObject:
         """Return an object with all its sealings in its record, read from its part list if need be.
@@ -111,18 +128,27 @@ class ObjectReader:
         record = OpenedRecord(object_record=whole, object_key=object_key)
         return OpenObject(entry=opened.entry, record=record, sealed_start=len(sealed))
 
-    async def _open_chunk(self, opened: OpenObject, chunk: _Chunk) -> bytearray:
-        sealed = await self._read_sealed(opened.entry, chunk.sealed_start, chunk.sealed_bytes)
+    async def _open_chunk(self, opened: OpenObject, chunk: _Chunk) -> _Plain:
         sealing_key = SealingKey(opened.record.object_key, SealingDomain.OBJECT, chunk.sealing.salt)
-        plain = bytearray(plain_bytes_in(len(sealed)))
-        if len(sealed) <= INLINE_BYTES_MAX:
+        if chunk.sealed_bytes <= INLINE_BYTES_MAX:
+            sealed = await self._read_sealed(opened.entry, chunk.sealed_start, chunk.sealed_bytes)
+            plain = memoryview(bytearray(plain_bytes_in(len(sealed))))
             unseal_range(sealing_key, sealed, chunk.first_frame, chunk.end, plain)
-        else:
+            return _Plain(plain, None)
+        with self._buffers.lent() as memory:
+            sealed = await self._read_sealed(opened.entry, chunk.sealed_start, chunk.sealed_bytes, memory)
+            lent = self._buffers.take()
+            plain = memoryview(lent)[: plain_bytes_in(len(sealed))]
             await trio.to_thread.run_sync(unseal_range, sealing_key, sealed, chunk.first_frame, chunk.end, plain)
-        return plain
+        return _Plain(plain, lent)
 
-    async def _read_sealed(self, entry: EntryView, start: int, byte_count: int) -> Buffer:
-        """Return a range of the object's ciphertext, which its references hold one after the other."""
+    async def _read_sealed(
+        self, entry: EntryView, start: int, byte_count: int, memory: memoryview | None = None
+    ) -> Buffer:
+        """Return a range of the object's ciphertext, which its references hold one after the other.
+
+        One that fills a whole segment is received into the memory; others are joined.
+        """
         pieces: list[Buffer] = []
         stop = start + byte_count
         position = 0
@@ -131,6 +157,8 @@ class ObjectReader:
             if low < high:
                 segment = await self._find_segment(reference.segment_id)
                 offset = reference.offset + low - position
+                if memory is not None and (offset, high - low) == (0, segment.segment_bytes) == (0, byte_count):
+                    return await self._reader.read_segment(segment, memory)
                 pieces.append(await self._reader.read_range(segment, offset, high - low))
             position += reference.extent_bytes
         if position < stop:
@@ -143,18 +171,18 @@ class _Ordered:
 
     def __init__(
         self,
-        open_chunk: Callable[[OpenObject, _Chunk], Awaitable[bytearray]],
+        open_chunk: Callable[[OpenObject, _Chunk], Awaitable[_Plain]],
         opened: OpenObject,
         chunks: list[_Chunk],
     ) -> None:
         self._open_chunk = open_chunk
         self._opened = opened
         self._chunks = chunks
-        self._plains: dict[int, bytearray] = {}
+        self._plains: dict[int, _Plain] = {}
         self._error: GrandestError | OSError | None = None
         self._news = trio.Event()
 
-    async def run(self, give: Callable[[_Chunk, bytearray], Awaitable[None]]) -> None:
+    async def run(self, give: Callable[[_Chunk, _Plain], Awaitable[None]]) -> None:
         started = 0
         async with trio.open_nursery() as nursery:
             for position, chunk in enumerate(self._chunks):
@@ -172,9 +200,7 @@ class _Ordered:
         if self._error is not None:
             raise self._error
 
-    async def _give(
-        self, give: Callable[[_Chunk, bytearray], Awaitable[None]], chunk: _Chunk, plain: bytearray
-    ) -> None:
+    async def _give(self, give: Callable[[_Chunk, _Plain], Awaitable[None]], chunk: _Chunk, plain: _Plain) -> None:
         try:
             await give(chunk, plain)
         except (GrandestError, OSError) as error:
@@ -205,6 +231,6 @@ def _chunks(opened: OpenObject, first: int, stop: int) -> Iterator[_Chunk]:
         plain_start += sealing.plain_bytes
 
 
-def _cut(chunk: _Chunk, plain: bytearray, first: int, stop: int) -> memoryview:
+def _cut(chunk: _Chunk, plain: memoryview, first: int, stop: int) -> memoryview:
     low = max(first - chunk.plain_start, 0)
-    return memoryview(plain)[low : min(stop - chunk.plain_start, len(plain))]
+    return plain[low : min(stop - chunk.plain_start, len(plain))]

@@ -71,6 +71,12 @@ class HolderLink(Protocol):
         """Fetch leaves without a proof, for who reads a whole shard and checks its root at the end."""
         ...
 
+    async def read_piece_into(
+        self, segment_id: SegmentId, column: ColumnIndex, first_leaf: int, into: Sequence[memoryview]
+    ) -> None:
+        """Fetch whole leaves without a proof to where they belong; nothing is written there once this has ended."""
+        ...
+
     async def read_records(self, addresses: Sequence[RecordAddress]) -> tuple[bytes | None, ...]:
         """Fetch sealed records, in the order asked; None where the holder has none. Unchecked."""
         ...

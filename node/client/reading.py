@@ -13,11 +13,11 @@ import trio
 
 from node.client.links import PIECE_BYTES
 from storage.erasure import reconstruct
-from storage.errors import NotEnoughShardsError
-from storage.identifiers import LEAF_BYTES, ColumnIndex
-from storage.merkle import check_range, check_shard, covering_leaves
+from storage.errors import NotEnoughShardsError, ShardCorruptError
+from storage.identifiers import LEAF_BYTES, UNIT_BYTES, ColumnIndex
+from storage.merkle import check_range, check_shard, covering_leaves, leaf_hashes, root_of
 from storage.placement import column_seats
-from storage.segments import SegmentShape, assemble
+from storage.segments import SegmentShape, data_units, restore_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from storage.segments import ShardRange
 
     Buffer = bytes | bytearray | memoryview
+    Units = tuple[memoryview, ...]
+    """A column's units, top to bottom, where they lie in a segment's memory."""
 
 HEDGE_SECONDS: Final = 0.15
 """No news for so long: slow holders are read around, unless all have been as slow lately (HEDGE_USUAL)."""
@@ -41,6 +43,8 @@ RETURN_SECONDS: Final = 3.0
 STALL_SECONDS: Final = 10.0
 """No news for so long with everybody asked: the read fails."""
 PIECE_LEAVES: Final = PIECE_BYTES // LEAF_BYTES
+PIECE_UNITS: Final = PIECE_BYTES // UNIT_BYTES
+LEAVES_PER_UNIT: Final = UNIT_BYTES // LEAF_BYTES
 INLINE_BYTES_MAX: Final = 128 * 1024
 """Below this, hashing costs less than the way to a worker thread."""
 
@@ -66,10 +70,6 @@ class SegmentReader:
             NotEnoughShardsError: Fewer than k columns can be had.
         """
         shape = SegmentShape(segment.segment_bytes, segment.k, self._columns)
-        if (first, byte_count) == (0, shape.segment_bytes):
-            wanted = tuple(ColumnIndex(column) for column in range(shape.k))
-            columns = await self.read_columns(segment, wanted, range(shape.leaves))
-            return await trio.to_thread.run_sync(assemble, columns, shape)
         pieces = shape.locate(first, byte_count)
         leaves = covering_leaves(
             min(piece.offset for piece in pieces),
@@ -78,11 +78,30 @@ class SegmentReader:
         columns = await self.read_columns(segment, tuple({piece.column: None for piece in pieces}), leaves)
         return _join(pieces, columns, leaves.start * LEAF_BYTES)
 
+    async def read_segment(self, segment: SegmentView, memory: memoryview) -> memoryview:
+        """Receive a whole segment to where it belongs and return it.
+
+        Args:
+            segment: As the chain shows it.
+            memory: Writable, at least the padded bytes of its shape.
+
+        Raises:
+            NotEnoughShardsError: Fewer than k columns can be had.
+        """
+        shape = SegmentShape(segment.segment_bytes, segment.k, self._columns)
+        into = {ColumnIndex(column): data_units(memory, shape, ColumnIndex(column)) for column in range(shape.k)}
+        found = await self._race(segment, tuple(into), range(shape.leaves), into)
+        missing = frozenset(into) - found.keys()
+        if missing:
+            parity = {column: shard for column, shard in found.items() if column not in into}
+            await trio.to_thread.run_sync(restore_units, memory, shape, parity, missing)
+        return memory[: shape.segment_bytes]
+
     async def read_columns(
         self, segment: SegmentView, wanted: Sequence[ColumnIndex], leaves: range
     ) -> Mapping[ColumnIndex, Buffer]:
         """Return the same leaves of the wanted columns, checked, or decoded from others that were."""
-        found = await self._race(segment, wanted, leaves)
+        found = await self._race(segment, wanted, leaves, {})
         missing = [column for column in wanted if column not in found]
         if not missing:
             return found
@@ -90,13 +109,16 @@ class SegmentReader:
         return {**found, **restored}
 
     async def _race(
-        self, segment: SegmentView, wanted: Sequence[ColumnIndex], leaves: range
+        self, segment: SegmentView, wanted: Sequence[ColumnIndex], leaves: range, into: Mapping[ColumnIndex, Units]
     ) -> dict[ColumnIndex, Buffer]:
-        """Return the wanted columns or k of them; tried again while holders come back."""
+        """Return the wanted columns or any k; those with units of their own are there, and empty in the answer.
+
+        Tried again while holders come back.
+        """
         deadline = trio.current_time() + RETURN_SECONDS
         while True:
             try:
-                return await _Race(self, segment, leaves, wanted).run()
+                return await _Race(self, segment, leaves, wanted, into).run()
             except NotEnoughShardsError:
                 with trio.move_on_at(deadline) as scope:
                     await self._pool.changed()
@@ -111,13 +133,26 @@ class SegmentReader:
         """Learn how long answers take."""
         self._usual_seconds += USUAL_WEIGHT * (seconds - self._usual_seconds)
 
-    async def fetch_column(self, segment: SegmentView, column: ColumnIndex, leaves: range) -> Buffer | None:
-        """Return leaves of one column as its holder has them, checked; None when it has not or they are wrong."""
+    async def fetch_column(
+        self, segment: SegmentView, column: ColumnIndex, leaves: range, into: Units = ()
+    ) -> Buffer | None:
+        """Return leaves of one column as its holder has them, checked; None when it has not or they are wrong.
+
+        Args:
+            segment: As the chain shows it.
+            column: Which.
+            leaves: Of the column; all of them with `into`.
+            into: Where the whole column's units belong; what is returned is empty then.
+        """
         seat = self.seats(segment)[column]
         found: list[Buffer] = []
 
         async def fetch(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:
-            found.append(await _fetch(link, segment, column, leaves, self._columns))
+            if into:
+                await _fetch_into(link, segment, column, into)
+                found.append(b"")
+            else:
+                found.append(await _fetch(link, segment, column, leaves, self._columns))
 
         return found[0] if await self._pool.ask_one(seat, fetch, _nothing) else None
 
@@ -138,9 +173,15 @@ class _Race:
     """One read: the wanted columns, and as many others as it takes."""
 
     def __init__(
-        self, reader: SegmentReader, segment: SegmentView, leaves: range, wanted: Sequence[ColumnIndex]
+        self,
+        reader: SegmentReader,
+        segment: SegmentView,
+        leaves: range,
+        wanted: Sequence[ColumnIndex],
+        into: Mapping[ColumnIndex, Units],
     ) -> None:
         self._reader = reader
+        self._into = into
         self._segment = segment
         self._leaves = leaves
         self._wanted = frozenset(wanted)
@@ -198,7 +239,7 @@ class _Race:
 
     async def _fetch(self, column: ColumnIndex) -> None:
         asked_at = trio.current_time()
-        contents = await self._reader.fetch_column(self._segment, column, self._leaves)
+        contents = await self._reader.fetch_column(self._segment, column, self._leaves, self._into.get(column, ()))
         self._running.discard(column)
         if contents is not None:
             self._reader.note_answer(trio.current_time() - asked_at)
@@ -225,6 +266,18 @@ async def _fetch(link: HolderLink, segment: SegmentView, column: ColumnIndex, le
     elif is_whole:
         check_shard(segment.roots[column], contents)
     return contents
+
+
+async def _fetch_into(link: HolderLink, segment: SegmentView, column: ColumnIndex, into: Units) -> None:
+    """Fetch a whole column to where it belongs and check it; hashed piece by piece, while it is in the cache."""
+    hashes: list[bytes] = []
+    for first in range(0, len(into), PIECE_UNITS):
+        units = into[first : first + PIECE_UNITS]
+        await link.read_piece_into(segment.segment_id, column, first * LEAVES_PER_UNIT, units)
+        for unit in units:
+            hashes.extend(leaf_hashes(unit))
+    if root_of(hashes) != segment.roots[column]:
+        raise ShardCorruptError(f"{len(hashes)} leaves are not under root {segment.roots[column].hex()[:16]}")
 
 
 def _join(pieces: Sequence[ShardRange], columns: Mapping[ColumnIndex, Buffer], start: int) -> Buffer:

@@ -62,6 +62,12 @@ class ShardLink:
         """Fetch leaves without a proof."""
         return await self._channel.read_piece(segment_id, column, first_leaf, leaf_count)
 
+    async def read_piece_into(
+        self, segment_id: SegmentId, column: ColumnIndex, first_leaf: int, into: Sequence[memoryview]
+    ) -> None:
+        """Fetch leaves without a proof to where they belong."""
+        await self._channel.read_piece_into(segment_id, column, first_leaf, into)
+
     async def read_records(self, addresses: Sequence[RecordAddress]) -> tuple[bytes | None, ...]:
         """Fetch sealed records."""
         return await self._channel.read_records(addresses)

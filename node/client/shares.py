@@ -199,7 +199,8 @@ class SegmentWriter:
     async def _code_again(self, segment: StoredSegment) -> None:
         """Give the segment a new id and the k that the live holders allow; from memory, or from what is stored."""
         if segment.shards is None:
-            ciphertext = await self._reader.read_range(segment.view(), 0, segment.shape.segment_bytes)
+            memory = memoryview(bytearray(segment.shape.padded_bytes))
+            ciphertext: Buffer = await self._reader.read_segment(segment.view(), memory)
         else:
             ciphertext = await trio.to_thread.run_sync(_ciphertext_of, segment)
         replacement = await self._code(ciphertext)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,9 @@ from node.errors import PeerUnreachableError
 from node.network.certificates import client_context
 from node.network.shard_connection import FRAME_S, HANDSHAKE_S, WINDOW, Outbox, deadline, first_of
 from node.network.shard_messages import (
+    BULK_BYTES_MAX,
     FRAME_BYTES_MAX,
+    PREFIX_BYTES,
     REQUEST_NUMBER_MAX,
     AnswerFrame,
     AskHeld,
@@ -29,11 +32,13 @@ from node.network.shard_messages import (
     RecordsAnswer,
     Stored,
     StoreUnits,
-    decode_answer,
+    decode_answer_header,
+    decode_prefix,
     encode_frame,
     expect_answer,
 )
 from node.network.tls_pipe import TlsPipe
+from storage.identifiers import LEAF_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +53,8 @@ UNANSWERED_MAX: Final = 4 * WINDOW
 """Requests given up by their callers and never answered, before the connection is given up too."""
 ANSWER_S: Final = 30.0
 """The usual wait for an answer; callers who know better say so."""
+_UNWANTED: Final = memoryview(bytearray(BULK_BYTES_MAX))
+"""Where bytes go that nobody waits for any more; never read."""
 
 
 class ShardClient:
@@ -66,8 +73,16 @@ class ShardClient:
         """Whether the connection is gone; requests fail from then on."""
         return self._broken is not None
 
-    async def request(self, message: Message, *, deadline_s: float = ANSWER_S) -> AnswerFrame:
+    async def request(
+        self, message: Message, *, deadline_s: float = ANSWER_S, into: Sequence[memoryview] = ()
+    ) -> AnswerFrame:
         """Send a request and return its answer, which may be Refused; the deadline covers both.
+
+        Args:
+            message: What is asked.
+            deadline_s: For sending, waiting and receiving.
+            into: Where a bulk of exactly these lengths is received; the answer's own is empty then. Once this returns
+                or raises, nothing is written there any more.
 
         Raises:
             PeerUnreachableError: No answer in time, or the connection is gone.
@@ -75,7 +90,7 @@ class ShardClient:
         """
         with deadline(deadline_s, "answer"):
             async with self._window:
-                return await self._ask(message)
+                return await self._ask(message, _BulkTarget(into) if into else None)
 
     async def store_units(self, header: StoreUnits, units: Buffer, *, deadline_s: float = ANSWER_S) -> None:
         """Have a piece of a shard stored durably.
@@ -130,6 +145,25 @@ class ShardClient:
         expect_answer(answer.body, PieceAnswer)
         return answer.bulk
 
+    async def read_piece_into(
+        self,
+        segment_id: SegmentId,
+        column: ColumnIndex,
+        first_leaf: int,
+        into: Sequence[memoryview],
+        *,
+        deadline_s: float = ANSWER_S,
+    ) -> None:
+        """Receive whole leaves without a proof to where they belong, as many as these views hold together."""
+        wanted_bytes = sum(view.nbytes for view in into)
+        leaves = -(-wanted_bytes // LEAF_BYTES)
+        body = ReadPiece(segment_id=segment_id, column=column, first_leaf=first_leaf, leaf_count=leaves)
+        answer = await self.request(Message(body), deadline_s=deadline_s, into=into)
+        expect_answer(answer.body, PieceAnswer)
+        if answer.received_bytes != wanted_bytes:
+            detail = f"{answer.bulk.nbytes} bytes of leaves, {wanted_bytes} asked for"
+            raise RejectionError(RejectionReason.MALFORMED, detail)
+
     async def ask_held(
         self, segment_ids: Sequence[SegmentId], *, deadline_s: float = ANSWER_S
     ) -> tuple[frozenset[int], ...]:
@@ -160,7 +194,7 @@ class ShardClient:
         self._fail(PeerUnreachableError("closed"))
         await self._pipe.aclose()
 
-    async def _ask(self, message: Message) -> AnswerFrame:
+    async def _ask(self, message: Message, target: _BulkTarget | None) -> AnswerFrame:
         if self._broken is not None:
             raise PeerUnreachableError(f"connection is gone: {self._broken}")
         number = self._next_number
@@ -168,9 +202,13 @@ class ShardClient:
         if len(self._open) >= UNANSWERED_MAX:
             await self.aclose()
             raise PeerUnreachableError(f"{UNANSWERED_MAX} requests without an answer")
-        waiting = self._open[number] = _OpenRequest()
-        await self._outbox.send(encode_frame(number, message))
-        await waiting.finished.wait()
+        waiting = self._open[number] = _OpenRequest(target)
+        try:
+            await self._outbox.send(encode_frame(number, message))
+            await waiting.finished.wait()
+        finally:
+            if target is not None:
+                target.give_back()
         return waiting.outcome()
 
     async def run(self) -> None:
@@ -191,12 +229,23 @@ class ShardClient:
     async def _receive_all(self) -> None:
         while (length := await self._pipe.receive_length(bytes_max=FRAME_BYTES_MAX)) is not None:
             with deadline(FRAME_S, "rest of a frame"):
-                frame = await self._pipe.receive_exactly(length)
-            answer = decode_answer(frame)
-            waiting = self._open.pop(answer.number, None)
-            if waiting is None:
-                raise RejectionError(RejectionReason.MALFORMED, f"answer {answer.number} to no request")
-            waiting.finish(answer)
+                await self._receive_answer(length)
+
+    async def _receive_answer(self, length: int) -> None:
+        prefix = decode_prefix(await self._pipe.receive_exactly(min(length, PREFIX_BYTES)), length)
+        header = await self._pipe.receive_exactly(prefix.header_bytes)
+        body = decode_answer_header(bytes(header), prefix.bulk_bytes)
+        waiting = self._open.get(prefix.number)
+        if waiting is None:
+            raise RejectionError(RejectionReason.MALFORMED, f"answer {prefix.number} to no request")
+        target = waiting.target
+        if target is not None and target.byte_count == prefix.bulk_bytes:
+            await self._pipe.receive_into(target, prefix.bulk_bytes)
+            answer = AnswerFrame(prefix.number, body, memoryview(b""), prefix.bulk_bytes)
+        else:
+            answer = AnswerFrame(prefix.number, body, await self._pipe.receive_exactly(prefix.bulk_bytes))
+        del self._open[prefix.number]  # only now: whoever waits learns of a connection that ends meanwhile
+        waiting.finish(answer)
 
     def _fail(self, error: RejectionError | PeerUnreachableError) -> None:
         if self._broken is None:
@@ -254,10 +303,34 @@ async def _connect(host: str, port: int, identity: SigningKey, peer_certificate:
         raise PeerUnreachableError(f"{host}:{port}: {error}") from error
 
 
+class _BulkTarget:
+    """Where an answer's bulk belongs; implements Landing. Given back, it takes nothing more."""
+
+    def __init__(self, views: Sequence[memoryview]) -> None:
+        self.byte_count = sum(view.nbytes for view in views)
+        self._rest = deque(views)
+        self._is_given_back = False
+
+    def give_back(self) -> None:
+        self._is_given_back = True
+        self._rest.clear()
+
+    def room(self) -> memoryview:
+        return _UNWANTED if self._is_given_back else self._rest[0]
+
+    def advance(self, byte_count: int) -> None:
+        if self._is_given_back:
+            return
+        left = self._rest.popleft()[byte_count:]
+        if left:
+            self._rest.appendleft(left)
+
+
 @dataclass(slots=True)
 class _OpenRequest:
     """Who waits for an answer."""
 
+    target: _BulkTarget | None
     finished: trio.Event = field(default_factory=trio.Event)
     result: AnswerFrame | RejectionError | PeerUnreachableError | None = None
 

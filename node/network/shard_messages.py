@@ -216,11 +216,21 @@ class RequestFrame:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFrame:
-    """An answer as it was received."""
+    """An answer as it was received; its bulk, or how much of it was received elsewhere."""
 
     number: int
     body: Answer
     bulk: memoryview
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FramePrefix:
+    """What a frame's first bytes say of the rest."""
+
+    number: int
+    header_bytes: int
+    bulk_bytes: int
 
 
 def encode_frame(number: int, message: Message) -> tuple[Buffer, ...]:
@@ -231,6 +241,21 @@ def encode_frame(number: int, message: Message) -> tuple[Buffer, ...]:
     assert len(header) <= HEADER_BYTES_MAX, len(header)
     assert sum(memoryview(part).nbytes for part in message.bulk) <= BULK_BYTES_MAX, "bulk beyond its limit"
     return (number.to_bytes(4, "big") + len(header).to_bytes(4, "big") + header, *message.bulk)
+
+
+def decode_prefix(prefix: Buffer, frame_bytes: int) -> FramePrefix:
+    """Read the first PREFIX_BYTES of a frame of that length or raise RejectionError."""
+    if frame_bytes < PREFIX_BYTES:
+        raise RejectionError(RejectionReason.MALFORMED, f"frame of {frame_bytes} bytes")
+    view = memoryview(prefix)
+    number = int.from_bytes(view[:4], "big")
+    header_bytes = int.from_bytes(view[4:PREFIX_BYTES], "big")
+    bulk_bytes = frame_bytes - PREFIX_BYTES - header_bytes
+    if header_bytes > HEADER_BYTES_MAX or bulk_bytes > BULK_BYTES_MAX:
+        raise RejectionError(RejectionReason.OVERSIZED, f"header of {header_bytes} bytes, bulk of {bulk_bytes}")
+    if bulk_bytes < 0:
+        raise RejectionError(RejectionReason.MALFORMED, f"header of {header_bytes} bytes in {frame_bytes}")
+    return FramePrefix(number, header_bytes, bulk_bytes)
 
 
 def decode_request(frame: Buffer) -> RequestFrame:
@@ -245,10 +270,15 @@ def decode_request(frame: Buffer) -> RequestFrame:
 def decode_answer(frame: Buffer) -> AnswerFrame:
     """Read a frame from the answering side or raise RejectionError."""
     number, header, bulk = _split(frame)
+    return AnswerFrame(number, decode_answer_header(header, bulk.nbytes), bulk)
+
+
+def decode_answer_header(header: bytes, bulk_bytes: int) -> Answer:
+    """Read the header of an answer, before its bulk has come, or raise RejectionError."""
     body = decode(header, _AnswerHeader, bytes_max=HEADER_BYTES_MAX).body
-    if bulk.nbytes and not isinstance(body, LeavesAnswer | PieceAnswer | RecordsAnswer):
+    if bulk_bytes and not isinstance(body, LeavesAnswer | PieceAnswer | RecordsAnswer):
         raise RejectionError(RejectionReason.MALFORMED, f"{type(body).__name__} carries no bulk")
-    return AnswerFrame(number, body, bulk)
+    return body
 
 
 def refusal_of(error: RejectionError | StorageError) -> Refused:
@@ -301,14 +331,6 @@ def expect_answer(answer: Answer, kind: type[AnswerT]) -> AnswerT:
 
 def _split(frame: Buffer) -> tuple[int, bytes, memoryview]:
     view = memoryview(frame)
-    if view.nbytes < PREFIX_BYTES:
-        raise RejectionError(RejectionReason.MALFORMED, f"frame of {view.nbytes} bytes")
-    number = int.from_bytes(view[:4], "big")
-    header_bytes = int.from_bytes(view[4:PREFIX_BYTES], "big")
-    bulk_bytes = view.nbytes - PREFIX_BYTES - header_bytes
-    if header_bytes > HEADER_BYTES_MAX or bulk_bytes > BULK_BYTES_MAX:
-        raise RejectionError(RejectionReason.OVERSIZED, f"header of {header_bytes} bytes, bulk of {bulk_bytes}")
-    if bulk_bytes < 0:
-        raise RejectionError(RejectionReason.MALFORMED, f"header of {header_bytes} bytes in {view.nbytes}")
-    end = PREFIX_BYTES + header_bytes
-    return number, bytes(view[PREFIX_BYTES:end]), view[end:]
+    prefix = decode_prefix(view[:PREFIX_BYTES], view.nbytes)
+    end = PREFIX_BYTES + prefix.header_bytes
+    return prefix.number, bytes(view[PREFIX_BYTES:end]), view[end:]

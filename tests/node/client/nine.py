@@ -184,6 +184,14 @@ class MemoryLink:
             leaves[len(leaves) // 2] ^= 1
         return memoryview(leaves)
 
+    async def read_piece_into(
+        self, segment_id: SegmentId, column: ColumnIndex, first_leaf: int, into: Sequence[memoryview]
+    ) -> None:
+        leaves = -(-sum(view.nbytes for view in into) // LEAF_BYTES)
+        rest = await self.read_piece(segment_id, column, first_leaf, leaves)
+        for view in into:
+            view[:], rest = rest[: view.nbytes], rest[view.nbytes :]
+
     def _shard(self, segment_id: SegmentId, column: ColumnIndex) -> bytearray:
         shard = self.holder.shards.get((segment_id, column))
         if shard is None:
