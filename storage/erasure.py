@@ -7,23 +7,19 @@ whole ones: a stripe, a leaf or a shard are the same to this module.
 
 Nothing here notices a changed byte: **check every column against its root before decoding it**.
 
-The calls release the GIL and neither copy nor keep the buffers. The library is the one in pyeclib's wheel
-(docs/decisions/0003-isa-l-through-cffi.md).
+The calls release the GIL and neither copy nor keep the buffers (isa_l.py).
 
 Source: Blömer et al., "An XOR-Based Erasure-Resilient Coding Scheme", 1995; intel/isa-l `erasure_code/ec_base.c`.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache, lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
-from cffi import FFI
-
-from storage.errors import CodingLibraryError, NotEnoughShardsError
+from storage.errors import NotEnoughShardsError
 from storage.identifiers import COLUMNS_MAX, UNIT_ALIGNMENT_BYTES, ColumnIndex
+from storage.isa_l import FOREIGN, isa_l
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,30 +30,6 @@ TABLE_BYTES: Final = 32
 """ISA-L expands each coefficient to two tables of 16 products."""
 SELECTIONS_CACHED_MAX: Final = 512
 """Decoding tables kept: the 466 ways to lose one to three, or all, of nine columns fit; at most 3 KiB each."""
-
-_DECLARATIONS: Final = """
-void gf_gen_cauchy1_matrix(unsigned char *matrix, int rows, int k);
-int gf_invert_matrix(unsigned char *matrix, unsigned char *inverse, const int n);
-unsigned char gf_mul(unsigned char a, unsigned char b);
-void ec_init_tables(int k, int rows, unsigned char *coefficients, unsigned char *tables);
-void ec_encode_data(int len, int k, int rows, unsigned char *tables, unsigned char **sources, unsigned char **results);
-"""
-
-
-class _IsaL(Protocol):
-    """The five functions used, as cffi exposes them; pointers are opaque to Python."""
-
-    def gf_gen_cauchy1_matrix(self, matrix: object, rows: int, k: int) -> None: ...
-    def gf_invert_matrix(self, matrix: object, inverse: object, n: int) -> int: ...
-    def gf_mul(self, a: int, b: int) -> int: ...
-    def ec_init_tables(self, k: int, rows: int, coefficients: object, tables: object) -> None: ...
-    def ec_encode_data(  # noqa: PLR0917 the order is C's
-        self, length: int, k: int, rows: int, tables: object, sources: object, results: object
-    ) -> None: ...
-
-
-_ffi = FFI()
-_ffi.cdef(_DECLARATIONS)
 
 
 def encode(columns: Sequence[bytes | bytearray | memoryview], parity: Sequence[bytearray | memoryview]) -> None:
@@ -125,16 +97,16 @@ def _transform(
     assert 0 < length <= COLUMN_BYTES_MAX, f"columns of {length} bytes"
     assert length % UNIT_ALIGNMENT_BYTES == 0, f"{length} bytes are not a multiple of {UNIT_ALIGNMENT_BYTES}"
     assert len(tables) == TABLE_BYTES * len(sources) * len(results), "tables of another code"
-    source_buffers = [_ffi.from_buffer("unsigned char[]", source) for source in sources]
-    result_buffers = [_ffi.from_buffer("unsigned char[]", result, require_writable=True) for result in results]
+    source_buffers = [FOREIGN.from_buffer("unsigned char[]", source) for source in sources]
+    result_buffers = [FOREIGN.from_buffer("unsigned char[]", result, require_writable=True) for result in results]
     assert all(len(buffer) == length for buffer in (*source_buffers, *result_buffers)), "columns of unequal length"
-    _isa_l().ec_encode_data(
+    isa_l().ec_encode_data(
         length,
         len(sources),
         len(results),
-        _ffi.from_buffer("unsigned char[]", tables),
-        _ffi.new("unsigned char *[]", source_buffers),
-        _ffi.new("unsigned char *[]", result_buffers),
+        FOREIGN.from_buffer("unsigned char[]", tables),
+        FOREIGN.new("unsigned char *[]", source_buffers),
+        FOREIGN.new("unsigned char *[]", result_buffers),
     )
 
 
@@ -149,8 +121,8 @@ def _decoding_tables(used: tuple[ColumnIndex, ...], wanted: tuple[ColumnIndex, .
     generator = _generator(k, n)
     rows_used = bytearray(b"".join(generator[column * k : column * k + k] for column in used))
     inverse = bytearray(k * k)
-    singular = _isa_l().gf_invert_matrix(
-        _ffi.from_buffer("unsigned char[]", rows_used), _ffi.from_buffer("unsigned char[]", inverse), k
+    singular = isa_l().gf_invert_matrix(
+        FOREIGN.from_buffer("unsigned char[]", rows_used), FOREIGN.from_buffer("unsigned char[]", inverse), k
     )
     assert singular == 0, "any k rows of this generator are independent"
     rows_wanted = [generator[column * k : column * k + k] for column in wanted]
@@ -160,39 +132,23 @@ def _decoding_tables(used: tuple[ColumnIndex, ...], wanted: tuple[ColumnIndex, .
 def _dot(row: bytes, column: bytearray) -> int:
     total = 0
     for a, b in zip(row, column, strict=True):
-        total ^= _isa_l().gf_mul(a, b)
+        total ^= isa_l().gf_mul(a, b)
     return total
 
 
 def _generator(k: int, n: int) -> bytes:
     matrix = bytearray(n * k)
-    _isa_l().gf_gen_cauchy1_matrix(_ffi.from_buffer("unsigned char[]", matrix), n, k)
+    isa_l().gf_gen_cauchy1_matrix(FOREIGN.from_buffer("unsigned char[]", matrix), n, k)
     return bytes(matrix)
 
 
 def _expand(coefficients: bytes, k: int) -> bytes:
     rows = len(coefficients) // k
     tables = bytearray(TABLE_BYTES * k * rows)
-    _isa_l().ec_init_tables(
+    isa_l().ec_init_tables(
         k,
         rows,
-        _ffi.from_buffer("unsigned char[]", coefficients),
-        _ffi.from_buffer("unsigned char[]", tables),
+        FOREIGN.from_buffer("unsigned char[]", coefficients),
+        FOREIGN.from_buffer("unsigned char[]", tables),
     )
     return bytes(tables)
-
-
-@cache
-def _isa_l() -> _IsaL:
-    """Open the library beside the installed pyeclib; the package itself is never imported (it holds the GIL)."""
-    spec = importlib.util.find_spec("pyeclib")
-    if spec is None or spec.origin is None:
-        raise CodingLibraryError("pyeclib is not installed: ISA-L comes with its wheel; install the locked packages")
-    folder = Path(spec.origin).parent.parent / "pyeclib.libs"
-    candidates = sorted(folder.glob("libisal*.so*"))
-    if not candidates:
-        raise CodingLibraryError(f"no libisal in {folder}: install pyeclib from its wheel, not from source")
-    try:
-        return cast("_IsaL", _ffi.dlopen(str(candidates[0])))
-    except OSError as error:
-        raise CodingLibraryError(f"{candidates[0].name} cannot be loaded: {error}") from error

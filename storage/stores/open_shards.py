@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from consensus.errors import RejectionError, RejectionReason
+from storage.checksums import checksum
 from storage.identifiers import LEAF_BYTES, UNIT_BYTES
 from storage.merkle import leaf_hashes
+from storage.stores.leaf_rows import encode_leaf_row, unit_count
 
 if TYPE_CHECKING:
     from storage.identifiers import TenantId
@@ -24,11 +26,12 @@ SHARD_CHARGE_BYTES_MIN: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive units of a shard, with the hashes of their leaves."""
+    """Consecutive units of a shard, with the hashes of their leaves and their own checksums."""
 
     first_unit: int
     units: tuple[memoryview, ...]
     leaves: tuple[bytes, ...]
+    checksums: tuple[bytes, ...]
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class OpenShard:
     shape: SegmentShape
     touched_s: float
     leaves: list[bytes | None] = field(init=False)
+    checksums: list[bytes] = field(init=False)
+    """Per unit; empty for those that have not come."""
     counters: list[int | None] = field(init=False)
     """Per unit, where it lies in the store of units."""
     missing_count: int = field(init=False)
@@ -50,6 +55,7 @@ class OpenShard:
         self.leaves = [None] * self.shape.leaves
         self.missing_count = unit_count(self.shape)
         self.counters = [None] * self.missing_count
+        self.checksums = [b""] * self.missing_count
 
     def check(self, piece: Piece) -> None:
         """Raise RejectionError (MALFORMED) when a unit of the piece is here with other bytes."""
@@ -66,6 +72,7 @@ class OpenShard:
         self.check(piece)
         first_leaf = piece.first_unit * LEAVES_PER_UNIT
         self.leaves[first_leaf : first_leaf + len(piece.leaves)] = piece.leaves
+        self.checksums[piece.first_unit : piece.first_unit + len(piece.units)] = piece.checksums
         unneeded: list[int] = []
         for position in range(len(piece.units)):
             if self.counters[piece.first_unit + position] is None:
@@ -75,18 +82,24 @@ class OpenShard:
                 unneeded.append(first_counter + position)
         return tuple(unneeded)
 
-    def all_leaves_with(self, piece: Piece) -> tuple[bytes, ...] | None:
-        """Return all leaf hashes if this piece is the only one missing."""
+    def leaf_row_with(self, piece: Piece) -> bytes | None:
+        """Return the row of the whole shard if this piece is the only one missing."""
         missing = {unit for unit, counter in enumerate(self.counters) if counter is None}
         if missing != set(range(piece.first_unit, piece.first_unit + len(piece.units))):
             return None
         first_leaf = piece.first_unit * LEAVES_PER_UNIT
-        known = [*self.leaves[:first_leaf], *piece.leaves, *self.leaves[first_leaf + len(piece.leaves) :]]
-        return tuple(leaf for leaf in known if leaf is not None)
+        leaves = [*self.leaves[:first_leaf], *piece.leaves, *self.leaves[first_leaf + len(piece.leaves) :]]
+        after = piece.first_unit + len(piece.units)
+        checksums = [*self.checksums[: piece.first_unit], *piece.checksums, *self.checksums[after:]]
+        return encode_leaf_row([leaf for leaf in leaves if leaf is not None], checksums)
 
     def known_counters(self) -> list[int]:
         """Return where its durable units and leaf hashes lie."""
         return [counter for counter in (*self.counters, self.leaves_counter) if counter is not None]
+
+    def complete_leaf_row(self) -> bytes:
+        """Return the row of a shard that misses nothing."""
+        return encode_leaf_row(self.complete_leaves(), self.checksums)
 
     def complete_leaves(self) -> tuple[bytes, ...]:
         """Return all leaf hashes of a shard that misses nothing."""
@@ -138,11 +151,6 @@ def charge_bytes(shape: SegmentShape) -> int:
     return max(shape.shard_bytes, SHARD_CHARGE_BYTES_MIN)
 
 
-def unit_count(shape: SegmentShape) -> int:
-    """Return the number of units of one shard."""
-    return -(-shape.shard_bytes // UNIT_BYTES)
-
-
 def cut_piece(shape: SegmentShape, offset: int, units: Buffer) -> Piece:
     """Cut a piece into units and hash its leaves.
 
@@ -156,4 +164,4 @@ def cut_piece(shape: SegmentShape, offset: int, units: Buffer) -> Piece:
         detail = f"bytes {offset} to {end} of a shard of {shape.shard_bytes} are not whole units"
         raise RejectionError(RejectionReason.MALFORMED, detail)
     cut = tuple(view[start : start + UNIT_BYTES] for start in range(0, view.nbytes, UNIT_BYTES))
-    return Piece(offset // UNIT_BYTES, cut, leaf_hashes(view))
+    return Piece(offset // UNIT_BYTES, cut, leaf_hashes(view), tuple(checksum(unit) for unit in cut))

@@ -1,4 +1,7 @@
-"""Reading finished shards: every leaf checked against its hash, the hashes against the root, before it is returned."""
+"""Reading finished shards: whole units checked by their checksums, parts of units by the hashes of their leaves.
+
+The hashes are checked against the root when they are read. verify() checks everything by its hash.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.merkle import leaf_hash
+from storage.checksums import checksum
 from storage.errors import ShardCorruptError, ShardMissingError, StoreDamagedError
 from storage.identifiers import LEAF_BYTES, UNIT_BYTES
 from storage.merkle import root_of
+from storage.stores.leaf_rows import LeafRow, decode_leaf_row
 from storage.stores.open_shards import LEAVES_PER_UNIT
 from storage.stores.shard_rows import SHARD_ROWS, ShardRow, counter_key, counters_of, read_row, shape_of, shard_key
 
@@ -22,17 +27,32 @@ if TYPE_CHECKING:
 
 CACHED_SHARDS_MAX: Final = 1_024
 """Rows and leaf hashes of recently read shards: about 20 KiB each at the most usual shape."""
-HASH_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class FoundShard:
-    """A finished shard, read and checked: its counters by unit, its leaf hashes under the root."""
+    """A finished shard, read and checked: its counters and checksums by unit, its leaf hashes under the root."""
 
     row: ShardRow
     shape: SegmentShape
     counters: tuple[int, ...]
     leaves: tuple[bytes, ...]
+    checksums: tuple[bytes, ...]
+
+    def leaves_of(self, unit: int) -> range:
+        """Return the positions within a unit of the leaves that it has; four but for the last one."""
+        return range(min(LEAVES_PER_UNIT, len(self.leaves) - unit * LEAVES_PER_UNIT))
+
+    def unit_bytes(self, unit: int) -> int:
+        """Return the length of a unit."""
+        return min(self.shape.shard_bytes - unit * UNIT_BYTES, UNIT_BYTES)
+
+    def run_from(self, first: int, stop: int) -> range:
+        """Return the units from `first` on, below `stop` but at least one, whose counters follow each other."""
+        after = first + 1
+        while after < stop and self.counters[after] == self.counters[after - 1] + 1:
+            after += 1
+        return range(first, after)
 
 
 class ShardReader:
@@ -57,10 +77,18 @@ class ShardReader:
             raise RejectionError(RejectionReason.MALFORMED, detail)
         last_leaf = first_leaf + leaf_count
         buffers: list[Buffer] = []
-        for unit in range(first_leaf // LEAVES_PER_UNIT, -(-last_leaf // LEAVES_PER_UNIT)):
-            start = max(first_leaf - unit * LEAVES_PER_UNIT, 0)
-            stop = min(last_leaf - unit * LEAVES_PER_UNIT, LEAVES_PER_UNIT)
-            buffers.append(self._read_unit(name, found, unit, range(start, stop)))
+        unit = first_leaf // LEAVES_PER_UNIT
+        while unit * LEAVES_PER_UNIT < last_leaf:
+            leaves = range(
+                max(first_leaf - unit * LEAVES_PER_UNIT, 0), min(last_leaf - unit * LEAVES_PER_UNIT, LEAVES_PER_UNIT)
+            )
+            if leaves == found.leaves_of(unit):
+                units = found.run_from(unit, last_leaf // LEAVES_PER_UNIT)
+                buffers += self._read_units(name, found, units)
+                unit = units.stop
+            else:
+                buffers.append(self._read_unit(name, found, unit, leaves))
+                unit += 1
         return tuple(buffers)
 
     def verify(self, name: ShardName) -> None:
@@ -68,8 +96,7 @@ class ShardReader:
         self.forget(name)
         found = self.find(name)
         for unit in range(len(found.counters)):
-            leaves = min(LEAVES_PER_UNIT, len(found.leaves) - unit * LEAVES_PER_UNIT)
-            self._read_unit(name, found, unit, range(leaves))
+            self._read_unit(name, found, unit, found.leaves_of(unit))
 
     def forget(self, name: ShardName) -> None:
         """Drop what is cached of a shard."""
@@ -87,24 +114,38 @@ class ShardReader:
         if row is None:
             raise ShardMissingError(f"column {name.column} of {name.segment_id.hex()[:16]} is not here")
         shape = shape_of(row)
-        found = FoundShard(row, shape, counters_of(row.runs), self._checked_leaves(name, row, shape))
+        leaf_row = self._checked_leaf_row(name, row, shape)
+        found = FoundShard(row, shape, counters_of(row.runs), leaf_row.leaves, leaf_row.checksums)
         with self._lock:
             self._cache[name] = found
             if len(self._cache) > CACHED_SHARDS_MAX:
                 self._cache.popitem(last=False)
         return found
 
-    def _checked_leaves(self, name: ShardName, row: ShardRow, shape: SegmentShape) -> tuple[bytes, ...]:
-        joined = self._read_raw(name, row, row.leaves_counter)
-        leaves = tuple(joined[start : start + HASH_BYTES] for start in range(0, len(joined), HASH_BYTES))
-        if len(joined) != shape.leaves * HASH_BYTES or root_of(leaves) != row.root:
+    def _checked_leaf_row(self, name: ShardName, row: ShardRow, shape: SegmentShape) -> LeafRow:
+        leaf_row = decode_leaf_row(self._read_raw(name, row, row.leaves_counter), shape)
+        if leaf_row is None or root_of(leaf_row.leaves) != row.root:
             raise self._corrupt(name, row, "leaf hashes")
-        return leaves
+        return leaf_row
+
+    def _read_units(self, name: ShardName, found: FoundShard, units: range) -> list[Buffer]:
+        """Return whole units that lie one behind the other, each checked by its checksum."""
+        first, last = found.counters[units.start], found.counters[units.stop - 1]
+        try:
+            rows = self._units.run_unverified(counter_key(first), counter_key(last))
+        except StoreDamagedError as error:
+            raise self._corrupt(name, found.row, f"rows {first} to {last}") from error
+        if len(rows) != len(units):
+            raise self._corrupt(name, found.row, f"rows {first} to {last}")
+        for unit, stored in zip(units, rows, strict=True):
+            if len(stored) != found.unit_bytes(unit) or checksum(stored) != found.checksums[unit]:
+                raise self._corrupt(name, found.row, f"unit {unit}")
+        return list(rows)
 
     def _read_unit(self, name: ShardName, found: FoundShard, unit: int, leaves: range) -> Buffer:
         """Return some leaves of a unit, each checked."""
         stored = memoryview(self._read_raw(name, found.row, found.counters[unit]))
-        expected_bytes = min(found.shape.shard_bytes - unit * UNIT_BYTES, UNIT_BYTES)
+        expected_bytes = found.unit_bytes(unit)
         wanted = stored[leaves.start * LEAF_BYTES : leaves.stop * LEAF_BYTES]
         for position in leaves:
             start = (position - leaves.start) * LEAF_BYTES

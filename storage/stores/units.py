@@ -2,7 +2,7 @@
 
 Random keys beside units cost 1.7 times the CPU, measured, so the database of units knows nothing but its counter:
 
-    units:  counter (8, big-endian)          -> one unit of a shard, 64 bytes to 64 KiB, or a shard's joined leaf hashes
+    units:  counter (8, big-endian)          -> a unit, 64 bytes to 64 KiB, or a shard's leaf row (leaf_rows.py)
     index:  `s` segment id (32) column (1)   -> ShardRow: tenant, shape, root, where its units and leaf hashes lie
             `u` segment id (32) column (1)   -> PendingRow: not yet seen committed; kept to its expiry height
             `r` counter (8)                  -> count (4): counters in use by shards finished since the last start
@@ -31,6 +31,7 @@ from storage.merkle import root_of
 from storage.stores.counters import CounterBook, orphans
 from storage.stores.dropped_units import DroppedUnits
 from storage.stores.group_commit import GroupCommit
+from storage.stores.leaf_rows import encode_leaf_row
 from storage.stores.leveldb import DamageRule, Durability, LevelDatabase, LevelOptions, WriteBatch, WritePurpose
 from storage.stores.open_shards import OpenShard, Piece, TenantCharges, cut_piece
 from storage.stores.protocols import Buffer, ShardName, StoredShard, UncommittedShard
@@ -125,16 +126,16 @@ class LevelShardStore:
         with self._lock:
             shard = self._opened(name, tenant, shape)
             shard.check(piece)
-            all_leaves = shard.all_leaves_with(piece)
+            leaf_row = shard.leaf_row_with(piece)
             first_counter = self._counters.reserve(len(piece.units) + 1)
         batch = _piece_batch(piece, first_counter)
         leaves_counter = first_counter + len(piece.units)
-        if all_leaves is not None:
-            batch.put(counter_key(leaves_counter), b"".join(all_leaves))
+        if leaf_row is not None:
+            batch.put(counter_key(leaves_counter), leaf_row)
         try:
             self._commit.write(batch)
             with self._lock:
-                unneeded = self._place(name, shard, piece, first_counter, leaves_counter if all_leaves else None)
+                unneeded = self._place(name, shard, piece, first_counter, leaves_counter if leaf_row else None)
         except RejectionError:  # another piece came first while this one was written
             self._dropped.drop(range(first_counter, leaves_counter + 1))
             raise
@@ -204,9 +205,9 @@ class LevelShardStore:
         count = len(whole.units)
         for start in range(0, count, RESTORE_UNITS):
             units = whole.units[start : start + RESTORE_UNITS]
-            self._commit.write(_piece_batch(Piece(start, units, ()), first_counter + start))
+            self._commit.write(_piece_batch(Piece(start, units, (), ()), first_counter + start))
         leaves = WriteBatch()
-        leaves.put(counter_key(first_counter + count), b"".join(whole.leaves))
+        leaves.put(counter_key(first_counter + count), encode_leaf_row(whole.leaves, whole.checksums))
         self._commit.write(leaves)
         row = ShardRow(
             tenant=tenant,
@@ -397,7 +398,7 @@ class LevelShardStore:
                 shard = self._open.get(name)
                 if shard is not None and shard.missing_count == 0 and shard.leaves_counter is None:
                     counter = self._counters.reserve(1)
-                    batch.put(counter_key(counter), b"".join(shard.complete_leaves()))
+                    batch.put(counter_key(counter), shard.complete_leaf_row())
                     placed.append((shard, counter))
         if placed:
             self._commit.write(batch)

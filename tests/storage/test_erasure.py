@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import erasure
+from storage import isa_l
 from storage.erasure import encode, reconstruct
 from storage.errors import CodingLibraryError, NotEnoughShardsError
 from storage.identifiers import ColumnIndex
@@ -139,7 +139,7 @@ def test_a_column_cannot_be_wanted_and_given() -> None:
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    load = erasure._isa_l.__wrapped__
+    load = isa_l.isa_l.__wrapped__
 
     def nowhere(_name: str) -> ModuleSpec | None:
         return None

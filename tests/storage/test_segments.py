@@ -13,7 +13,15 @@ from consensus.errors import RejectionError
 from storage.erasure import reconstruct
 from storage.identifiers import SEGMENT_BYTES_MAX, UNIT_BYTES, ColumnIndex
 from storage.merkle import check_shard, leaf_hashes, root_of
-from storage.segments import CodedSegment, SegmentShape, ShardRange, assemble, code_segment
+from storage.segments import (
+    CodedSegment,
+    SegmentShape,
+    ShardRange,
+    assemble,
+    code_segment,
+    data_units,
+    restore_units,
+)
 
 EDGES = (1, 63, 64, 65, 383, 384, 385, 65_535, 65_536, 65_537, 393_215, 393_216, 393_217, 393_600, 1_000_000)
 
@@ -175,3 +183,28 @@ def test_a_changed_byte_changes_the_root(segment_bytes: int, column: int, place:
     changed = bytearray(coded.shards[column])
     changed[place % len(changed)] ^= 1
     assert root_of(leaf_hashes(changed)) != coded.roots[column]
+
+
+@settings(max_examples=30)
+@given(
+    shape=st.sampled_from([(6, 9), (5, 9), (4, 9), (3, 4)]), segment_bytes=st.integers(1, 900_000), seed=st.integers()
+)
+def test_any_k_columns_restore_a_segment_where_it_lies(shape: tuple[int, int], segment_bytes: int, seed: int) -> None:
+    k, n = shape
+    choice = random.Random(seed)
+    segment = choice.randbytes(segment_bytes)
+    coded = code_segment(segment, k, n)
+    kept = choice.sample(range(n), k)
+    memory = memoryview(bytearray(choice.randbytes(coded.shape.padded_bytes)))
+    for column in range(k):
+        rest = memoryview(coded.shards[column])
+        for unit in data_units(memory, coded.shape, ColumnIndex(column)):
+            if column in kept:
+                unit[:] = rest[: len(unit)]
+            rest = rest[len(unit) :]
+        assert not rest, "the units of a column are as long as its shard"
+    parity = {ColumnIndex(column): coded.shards[column] for column in kept if column >= k}
+    missing = {ColumnIndex(column) for column in range(k) if column not in kept}
+    restore_units(memory, coded.shape, parity, missing)
+    assert memory[:segment_bytes] == segment
+    assert not any(memory[segment_bytes:]), "zeros follow the segment"

@@ -32,7 +32,7 @@ from node.network.shard_messages import (
 )
 from node.network.tls_pipe import TlsPipe
 from storage.errors import ShardMissingError
-from storage.identifiers import ColumnIndex, SegmentId, TenantId
+from storage.identifiers import UNIT_BYTES, ColumnIndex, SegmentId, TenantId
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -140,6 +140,40 @@ async def test_bulk_arrives_whole_in_both_directions() -> None:
         assert site.handler.stored == [units, units[5:1000]]
         piece = await client.read_piece(SEGMENT, ColumnIndex(0), 7, 9)
         assert bytes(piece) == bytes([7]) * 100 + bytes([9]) * (BULK_BYTES_MAX - 100)
+
+
+async def test_a_piece_is_received_where_it_belongs() -> None:
+    async with open_site() as site:
+        client = await site.dial(MEMBER)
+        memory = memoryview(bytearray(BULK_BYTES_MAX))
+        into = [memory[start : start + UNIT_BYTES] for start in reversed(range(0, len(memory), UNIT_BYTES))]
+        await client.read_piece_into(SEGMENT, ColumnIndex(0), 7, into)
+        assert bytes(into[0]) == bytes([7]) * 100 + bytes([64]) * (UNIT_BYTES - 100)
+        assert bytes(memory[: -len(into[0])]) == bytes([64]) * (BULK_BYTES_MAX - UNIT_BYTES)
+
+
+async def test_a_piece_of_another_length_is_refused_and_touches_nothing() -> None:
+    async with open_site() as site:
+        client = await site.dial(MEMBER)
+        memory = memoryview(bytearray(UNIT_BYTES))
+        with pytest.raises(RejectionError, match=r"^malformed: 1048576 bytes of leaves, 65536 asked for$"):
+            await client.read_piece_into(SEGMENT, ColumnIndex(0), 0, [memory])
+        assert not any(memory)
+        assert not client.broken
+
+
+async def test_memory_that_was_taken_back_is_not_written() -> None:
+    async with open_site() as site:
+        client = await site.dial(MEMBER)
+        memory = memoryview(bytearray(4))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.read_piece_into, SEGMENT, ColumnIndex(8), 0, [memory])
+            while site.handler.open_count == 0:
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        site.handler.let_go.set()
+        assert await client.ask_held([SEGMENT]) == (frozenset({0, 2}),), "the late answer was received"
+        assert not any(memory)
 
 
 async def test_a_stranger_is_refused_before_the_application() -> None:

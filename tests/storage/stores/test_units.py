@@ -312,7 +312,7 @@ def test_what_was_finished_survives_a_restart_and_nothing_else(tmp_path: Path) -
 
 @pytest.mark.parametrize("row", range(4))
 def test_a_flipped_bit_is_never_served(tmp_path: Path, row: int) -> None:
-    """Rows 0 to 2 hold the units, row 3 the leaf hashes."""
+    """Rows 0 to 2 hold the units, row 3 begins with the leaf hashes."""
     store = LevelShardStore(tmp_path)
     _put(store, piece_bytes=1 << 20)
     store.finish((NAME,), EXPIRY)
@@ -321,7 +321,7 @@ def test_a_flipped_bit_is_never_served(tmp_path: Path, row: int) -> None:
     with LevelDatabase(tmp_path / "units") as units:
         batch = WriteBatch()
         flipped = bytearray(rows[row][1])
-        flipped[-1] ^= 1
+        flipped[0 if row == 3 else -1] ^= 1
         batch.put(rows[row][0], flipped)
         units.write(batch)
     store = LevelShardStore(tmp_path)
@@ -330,6 +330,8 @@ def test_a_flipped_bit_is_never_served(tmp_path: Path, row: int) -> None:
         if row == 3 or last_of_row:
             with pytest.raises(ShardCorruptError):
                 store.read_leaves(NAME, leaf, 1)
+            with pytest.raises(ShardCorruptError):
+                store.read_leaves(NAME, leaf // 4 * 4, min(4, SHAPE.leaves - leaf // 4 * 4))
         else:
             assert b"".join(store.read_leaves(NAME, leaf, 1)) == SHARD[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
     store.restore(NAME, TENANT, SHAPE, ROOT, SHARD)
