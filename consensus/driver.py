@@ -16,8 +16,9 @@ Contract with the shell:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
+
+from msgspec.structs import replace
 
 from consensus import round_machine
 from consensus.blocks import POLKAS_MAX

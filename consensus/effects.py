@@ -5,7 +5,7 @@ Law of order: the event is flushed to the write-ahead log and the signer record 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from consensus.certificates import CommitCertificate, PolkaCertificate, RoundCertificate
 from consensus.events import Timeout
@@ -15,45 +15,39 @@ from consensus.proposals import Proposal
 from consensus.votes import Vote
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskForValue:
+class AskForValue(Struct, frozen=True, kw_only=True):
     """This member proposes and holds no valid value: build a block, answer with ValueReady."""
 
     height: Height
     round: Round
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastProposal:
+class BroadcastProposal(Struct, frozen=True, kw_only=True):
     """Sign, record, send with the block, its records and the polka; then feed it back as ProposalReceived."""
 
     proposal: Proposal
     polka: PolkaCertificate | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastVote:
+class BroadcastVote(Struct, frozen=True, kw_only=True):
     """Sign, record, send; then feed it back as VoteReceived."""
 
     vote: Vote
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastCertificate:
+class BroadcastCertificate(Struct, frozen=True, kw_only=True):
     """Gossip duty: the polka on locking, the round certificate on entering a round."""
 
     certificate: PolkaCertificate | RoundCertificate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleTimeout:
+class ScheduleTimeout(Struct, frozen=True, kw_only=True):
     """Start a timer of T(round) = min(base + delta x round, max) for the timeout's kind."""
 
     timeout: Timeout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decide:
+class Decide(Struct, frozen=True, kw_only=True):
     """This block is decided; the certificate may come before the block itself, which is then pulled.
 
     polkas: those known for the block, latest round first, back to valid round -1 where known.
@@ -64,8 +58,7 @@ class Decide:
     polkas: tuple[PolkaCertificate, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportEvidence:
+class ReportEvidence(Struct, frozen=True, kw_only=True):
     """A member was caught; the application commits the proof within two blocks."""
 
     evidence: Evidence

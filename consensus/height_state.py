@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from consensus.blocks import POLKAS_MAX
 from consensus.identifiers import NO_ROUND
@@ -31,8 +32,7 @@ class FastNil(Enum):
     OFF = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeightContext:
+class HeightContext(Struct, frozen=True, kw_only=True):
     """What stays the same for a height; `me` is None for an observer, who sends nothing.
 
     Attributes:
@@ -47,8 +47,7 @@ class HeightContext:
     fast_nil: FastNil = FastNil.ON
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeightState:
+class HeightState(Struct, frozen=True, kw_only=True):
     """Everything the core knows of a height; equal inputs in equal order give equal states."""
 
     context: HeightContext
@@ -66,8 +65,7 @@ class HeightState:
     decision: Decide | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnMessages:
+class OwnMessages(Struct, frozen=True, kw_only=True):
     """What a stuck member repeats; the polka belongs to its lock or valid value."""
 
     proposal: SignedProposal | None

@@ -8,9 +8,11 @@ when nothing is locked, L28 only when the lock is earlier than the valid round, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from consensus.events import TimeoutKind, Validity
 from consensus.identifiers import NO_ROUND, Round
@@ -45,16 +47,14 @@ class Role(Enum):
     VOTER = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundValue:
+class RoundValue(Struct, frozen=True, kw_only=True):
     """A block and the round in which it was locked or seen valid."""
 
     round: Round
     block_hash: BlockHash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundState:
+class RoundState(Struct, frozen=True, kw_only=True):
     """The paper's variables: round_p, step_p, lockedValue and lockedRound, validValue and validRound."""
 
     round: Round = NO_ROUND
@@ -64,31 +64,27 @@ class RoundState:
     done: frozenset[Once] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundStarted:
+class RoundStarted(Struct, frozen=True, kw_only=True):
     """Enter a round later than the current one."""
 
     round: Round
     role: Role
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueGiven:
+class ValueGiven(Struct, frozen=True, kw_only=True):
     """The application has built a block for the current round."""
 
     block_hash: BlockHash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreshProposal:
+class FreshProposal(Struct, frozen=True, kw_only=True):
     """The current round's proposal, without a valid round."""
 
     block_hash: BlockHash
     validity: Validity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProvenProposal:
+class ProvenProposal(Struct, frozen=True, kw_only=True):
     """The current round's proposal with a valid round, and the polka of that round is here."""
 
     block_hash: BlockHash
@@ -96,37 +92,31 @@ class ProvenProposal:
     validity: Validity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolkaSeen:
+class PolkaSeen(Struct, frozen=True, kw_only=True):
     """The current round's proposal is here and valid, and so are q prevotes for it."""
 
     block_hash: BlockHash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EarlierPolkaShown:
+class EarlierPolkaShown(Struct, frozen=True, kw_only=True):
     """A certificate shows the polka of an earlier round for a valid block that is here."""
 
     value: RoundValue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NilPolkaSeen:
+class NilPolkaSeen(Struct, frozen=True, kw_only=True):
     """q prevotes for nil in the current round."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrevoteQuorumSeen:
+class PrevoteQuorumSeen(Struct, frozen=True, kw_only=True):
     """q prevotes of any kind in the current round."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrecommitQuorumSeen:
+class PrecommitQuorumSeen(Struct, frozen=True, kw_only=True):
     """q precommits of any kind in the current round."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedOut:
+class TimedOut(Struct, frozen=True, kw_only=True):
     """A timeout of the current round."""
 
     kind: TimeoutKind
@@ -146,50 +136,43 @@ RoundInput = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskValue:
+class AskValue(Struct, frozen=True, kw_only=True):
     """Ask the application for a block."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Propose:
+class Propose(Struct, frozen=True, kw_only=True):
     """Propose this block, with its valid round."""
 
     block_hash: BlockHash
     valid_round: Round
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CastPrevote:
+class CastPrevote(Struct, frozen=True, kw_only=True):
     """Prevote a block with its proposal's valid round, or nil."""
 
     block_hash: BlockHash | None
     valid_round: Round
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CastPrecommit:
+class CastPrecommit(Struct, frozen=True, kw_only=True):
     """Precommit a block or nil."""
 
     block_hash: BlockHash | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShowPolka:
+class ShowPolka(Struct, frozen=True, kw_only=True):
     """Send the polka by which this block was locked just now."""
 
     block_hash: BlockHash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartTimer:
+class StartTimer(Struct, frozen=True, kw_only=True):
     """Start a timeout of the current round."""
 
     kind: TimeoutKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaveRound:
+class LeaveRound(Struct, frozen=True, kw_only=True):
     """The round has ended without a decision: enter the next."""
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 from msgspec import Meta
@@ -44,6 +45,8 @@ SILENT_TURNS_MAX: Final = 64
 """Times n heights off: one missed turn in 576 heights of nine costs 1 to 3 %, and a repaired member is soon back."""
 FRESH_START_TURNS: Final = 256
 """Times n heights: room for 2 + 4 + 8 + 16 + 32 + 64 + 64 + 64; a joiner reads 2,331 heights of nine at most."""
+ORDERS_KEPT: Final = 256
+"""Whose turn it is was asked with every message: at most u of nine are suspended, in 130 ways."""
 NOBODY: Final = MemberIndex(-1)
 GENESIS: Final = Height(0)
 _Count = Annotated[int, Meta(ge=0, le=TURNS_ABSENT * MEMBERS_MAX)]
@@ -174,7 +177,7 @@ def first_needed(height: Height, members: MemberSet) -> Height:
 
 def active_turns(state: TurnState) -> Turns:
     """Return who takes turns at the next height."""
-    return _without(state.suspended, state)
+    return _without(state.suspended, state.members)
 
 
 def suspensions(state: TurnState) -> dict[MemberIndex, Suspension]:
@@ -235,9 +238,10 @@ def _rows(state: TurnState, attendance: tuple[Attendance, ...]) -> Iterable[tupl
     return zip(bitmap_members(state.members), attendance, strict=True)
 
 
-def _without(suspended: bytes, state: TurnState) -> Turns:
+@lru_cache(maxsize=ORDERS_KEPT)
+def _without(suspended: bytes, members: bytes) -> Turns:
     out = frozenset(bitmap_members(suspended))
-    return Turns(active=tuple(member for member in bitmap_members(state.members) if member not in out))
+    return Turns(active=tuple(member for member in bitmap_members(members) if member not in out))
 
 
 def _with_guilt(state: TurnState, guilty: frozenset[MemberIndex]) -> tuple[Attendance, ...]:
@@ -251,7 +255,7 @@ def _with_turns(state: TurnState, attendance: tuple[Attendance, ...], round_: Ro
     """Count the turns of the height before, which was decided in this round."""
     if state.proposer_before == NOBODY:
         return attendance
-    turns = _without(state.suspended_before, state)
+    turns = _without(state.suspended_before, state.members)
     kept = {state.proposer_before, turns.proposer(state.height, round_)}
     rounds = range(min(round_, len(turns.active)))
     missed = {turns.proposer(state.height, Round(r)) for r in rounds} - kept

@@ -12,8 +12,10 @@ Values are frozen; every change copies the small dictionaries it touches (nine m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from consensus.certificates import (
     CommitCertificate,
@@ -43,8 +45,7 @@ POLKAS_KEPT: Final = 256
 """Certificates of old rounds, below 128 KiB for nine members: the chain back to valid round -1 is among them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundTally:
+class RoundTally(Struct, frozen=True, kw_only=True):
     """What was heard of one round; each dictionary holds a member's first message."""
 
     prevotes: Mapping[MemberIndex, SignedVote]
@@ -57,8 +58,7 @@ class RoundTally:
     nil_precommits: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoteKeeper:
+class VoteKeeper(Struct, frozen=True, kw_only=True):
     """All tallies of a height, and the certificates that were formed or received."""
 
     height: Height

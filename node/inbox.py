@@ -7,8 +7,9 @@ flooder, and stuck members repeat themselves, so nothing is lost for good.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from consensus.messages import MESSAGE_BYTES_MAX
 
@@ -28,8 +29,7 @@ OFFERED_MAX: Final = 64
 """Blocks of catch-up that wait at once: one answer of a member."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True):
     """A proven message, the member that brought it, and the length of its frame."""
 
     member: MemberIndex
@@ -37,8 +37,7 @@ class Received:
     byte_count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferedBlock:
+class OfferedBlock(Struct, frozen=True, kw_only=True):
     """A decided block from catch-up; `answer` is told what became of it (None: appended, or known already)."""
 
     decided: DecidedBlock

@@ -402,7 +402,7 @@ class Member:
         return start_moment(facts, self._rules.parameters)
 
     async def _consider_start(self) -> None:
-        if self._start_moment() <= self._parts.monotonic_s():
+        if self._state.machine.step is Step.NEW and self._start_moment() <= self._parts.monotonic_s():
             await self._feed(HeightStarted(height=self.height))
             self._schedule_repeat()
 

@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from consensus.genesis import ConsensusParameters
     from consensus.identifiers import MemberIndex
@@ -21,8 +23,7 @@ GOSSIP_S: Final = 0.1
 """Twice the usual gossip delay of a regional network (50 ms)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartFacts:
+class StartFacts(Struct, frozen=True, kw_only=True):
     """What is known at one moment; moments are seconds of a monotonic clock, infinity for never.
 
     Attributes:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -237,6 +238,8 @@ class SimulatedRows:
     disk: SimulatedDisk
     directory: Path
     _rows: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    _order: list[bytes] = field(default_factory=list[bytes])
+    """Its store keys, ascending."""
 
     def get(self, store_key: bytes) -> bytes | None:
         """Return a row's value."""
@@ -244,9 +247,9 @@ class SimulatedRows:
 
     def scan(self, prefix: bytes, *, start: bytes | None = None, rows_max: int) -> list[tuple[bytes, bytes]]:
         """Return rows in order."""
-        store_keys = sorted(store_key for store_key in self._rows if store_key.startswith(prefix))
-        first = bisect_left(store_keys, start or prefix)
-        return [(store_key, self._rows[store_key]) for store_key in store_keys[first : first + rows_max]]
+        first = bisect_left(self._order, max(start or prefix, prefix))
+        found = takewhile(lambda store_key: store_key.startswith(prefix), islice(self._order, first, None))
+        return [(store_key, self._rows[store_key]) for store_key in islice(found, rows_max)]
 
     def iterate(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Yield rows in order."""
@@ -258,10 +261,7 @@ class SimulatedRows:
         is_refused = not is_cut and self.disk.springs(Trap.WRITE_FAILS, Trap.FLUSH_FAILS, Trap.DISK_FULL)
         if not (is_cut or is_refused) or self.disk.toss():
             for store_key, value in batch.operations:
-                if value is None:
-                    self._rows.pop(store_key, None)
-                else:
-                    self._rows[store_key] = bytes(value)
+                self._set(store_key, value)
         if is_cut:
             raise PowerCutError
         if is_refused:
@@ -270,7 +270,17 @@ class SimulatedRows:
     @contextmanager
     def snapshot(self) -> Generator[SimulatedRows]:
         """Give the rows as they are now."""
-        yield SimulatedRows(disk=self.disk, directory=self.directory, _rows=dict(self._rows))
+        yield SimulatedRows(disk=self.disk, directory=self.directory, _rows=dict(self._rows), _order=list(self._order))
+
+    def _set(self, store_key: bytes, value: bytes | bytearray | memoryview | None) -> None:
+        is_there = store_key in self._rows
+        if value is not None:
+            self._rows[store_key] = bytes(value)
+            if not is_there:
+                insort(self._order, store_key)
+        elif is_there:
+            del self._rows[store_key]
+            del self._order[bisect_left(self._order, store_key)]
 
     def purge(self, first: bytes, last: bytes) -> None:
         """Deleted rows are gone already."""
