@@ -35,8 +35,8 @@ from storage.transactions import ENTRIES_MAX
 
 if TYPE_CHECKING:
     from node.client import Acknowledgement, Client, ObjectStatus
-    from node.client.client import Listed, ProvenObject
     from node.client.download import Sink
+    from node.client.results import Listed, ProvenObject
 
     Show = Callable[[Json, str], None]
 

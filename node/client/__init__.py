@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from node.client.client import Acknowledgement, Client, ObjectStatus, client_over
-from node.client.errors import NotCommittedError, ObjectMissingError, TooFewHoldersError
+from node.client.client import Client, client_over
+from node.client.errors import BucketMissingError, NotCommittedError, ObjectMissingError, TooFewHoldersError
 from node.client.home import ClientHome, read_client_home, write_client_home
 from node.client.http_chain import HttpChain
+from node.client.results import Acknowledgement, ObjectStatus
 from node.client.shard_links import dialler
 from node.client.sources import FileSource, bytes_source
 from node.nurseries import open_plain_nursery
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Acknowledgement",
+    "BucketMissingError",
     "Client",
     "ClientHome",
     "FileSource",

@@ -29,13 +29,22 @@ from node.client.download import ObjectReader, OpenObject
 from node.client.errors import NotCommittedError, ObjectMissingError
 from node.client.gathering import Gathering
 from node.client.holders import HolderPool
-from node.client.new_objects import Description, NewObject, ready_marker
+from node.client.new_objects import Description, NewObject
 from node.client.proving import Prover
 from node.client.reading import SegmentReader
 from node.client.records import Keyring, RecordReader
+from node.client.results import (
+    Acknowledgement,
+    ColumnStatus,
+    Listed,
+    ObjectStatus,
+    ProvenObject,
+    SegmentStatus,
+)
 from node.client.shares import SegmentWriter, WriterIdentity
 from node.client.spool import Spool
 from node.client.upload import Uploader
+from node.client.versions import Versions, VersionsParts
 from node.nurseries import open_plain_nursery
 from storage.buckets import EntryKind, Versioning
 from storage.errors import ShardMissingError
@@ -47,15 +56,13 @@ from storage.transactions import DeleteEntries, EntryName
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from consensus.identifiers import Height, TransactionId
     from node.client.chain import Chain, Commit, EntryView, SegmentView
     from node.client.download import Sink
     from node.client.home import ClientHome
     from node.client.links import Connect
     from node.client.new_objects import ReadyObject
     from node.client.upload import Source
-    from storage.identifiers import SegmentId, VersionId
-    from storage.records import ObjectRecord
+    from storage.identifiers import SegmentId
     from storage.transactions import Body
 
 SEALED_SECONDS: Final = 5.0
@@ -65,99 +72,6 @@ LISTED_AT_ONCE: Final = 512
 PROBES_AT_ONCE: Final = 16
 QUESTIONS_IN_FLIGHT: Final = 2
 """Of each kind: one is answered while the next gathers what comes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
-    """What a committed write has: its place on chain, and how safe it is now."""
-
-    version_id: VersionId
-    transaction_id: TransactionId
-    height: Height
-    receipts: int
-    """The lowest number of holders that signed for a segment of it; all columns when it has none."""
-    columns: int
-    segment_ids: tuple[SegmentId, ...]
-
-    @property
-    def state(self) -> str:
-        """Return "sealed" when all columns are stored, "certified" before."""
-        return "sealed" if self.receipts == self.columns else "certified"
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object of a listing."""
-
-    bucket: str
-    opened: OpenObject
-
-    @property
-    def object_record(self) -> ObjectRecord:
-        """Return what its record says."""
-        return self.opened.record.object_record
-
-    @property
-    def path(self) -> str:
-        """Return BUCKET/KEY."""
-        return f"{self.bucket}/{self.object_record.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnStatus:
-    """One column, asked for a random leaf just now."""
-
-    seat: SeatIndex
-    state: str
-    """stored, or why not: down, missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentStatus:
-    """A segment on chain and as its holders have it now."""
-
-    segment: SegmentView
-    columns: tuple[ColumnStatus, ...]
-
-    @property
-    def columns_live(self) -> int:
-        """Return the number of columns verified just now."""
-        return sum(column.state == "stored" for column in self.columns)
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectStatus:
-    """An object version and the columns it rests on."""
-
-    opened: OpenObject
-    segments: tuple[SegmentStatus, ...]
-    columns: int
-
-    @property
-    def columns_live(self) -> int:
-        """Return the lowest number of columns verified just now, over its segments."""
-        return min((segment.columns_live for segment in self.segments), default=self.columns)
-
-    @property
-    def k(self) -> int:
-        """Return the highest k of its segments; 0 for an empty object."""
-        return max((status.segment.k for status in self.segments), default=0)
-
-    @property
-    def state(self) -> str:
-        """Return what the chain knows: sealed once all receipts are there, else certified."""
-        is_sealed = all(len(status.segment.receipted) == self.columns for status in self.segments)
-        return "sealed" if is_sealed else "certified"
-
-
-@dataclass(frozen=True, slots=True)
-class ProvenObject:
-    """An object whose entry and segments were proven from the members' signatures."""
-
-    height: Height
-    """Of the header whose state root its entry stands under."""
-    signers: int
-    status: ObjectStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +101,18 @@ class Client:
         self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
         self.buckets = Buckets(home.tenant, parts.chain, parts.records, parts.keyring, self.transact)
         """Made, listed, changed and deleted."""
+        self.versions = Versions(
+            VersionsParts(
+                tenant=home.tenant,
+                chain=parts.chain,
+                records=parts.records,
+                keyring=parts.keyring,
+                buckets=self.buckets,
+                uploader=parts.uploader,
+                transact=self.transact,
+            )
+        )
+        """Markers, deletion by version, retention, tags, parts, copies."""
 
     @property
     def pool(self) -> HolderPool:
@@ -233,10 +159,6 @@ class Client:
             Others as put() does, and what `source` and `new.describe` raise.
         """
         return self.acknowledged(await self._parts.uploader.put(new, source))
-
-    async def commit(self, ready: ReadyObject) -> Acknowledgement:
-        """Commit a version or marker without bytes of its own; raises as store() does."""
-        return self.acknowledged(await self._parts.uploader.commit(ready))
 
     def acknowledged(self, ready: ReadyObject) -> Acknowledgement:
         """Return what a committed write has."""
@@ -299,24 +221,23 @@ class Client:
         keys = self._keys(bucket)
         (view,) = await self.chain.find_buckets((keys.tag,))
         if view is not None and view.versioning is not Versioning.OFF:
-            return await self._mark(keys, names)
+            return await self._mark(bucket, names)
         entries = tuple(
             EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, name), version_id=None) for name in names
         )
         return await self.transact(DeleteEntries(tenant=self._tenant, entries=entries))
 
-    async def _mark(self, keys: BucketKeys, names: Sequence[str]) -> Commit:
+    async def _mark(self, bucket: str, names: Sequence[str]) -> Commit:
         """Put a marker above each of these names; they share transactions."""
-        marked: list[ReadyObject] = []
+        commits: list[Commit] = []
 
         async def mark(name: str) -> None:
-            ready = ready_marker(NewObject(name=name, keys=keys), self._tenant)
-            marked.append(await self._parts.uploader.commit(ready))
+            ready = await self.versions.mark(bucket, name)
+            commits.extend([] if ready.commit is None else [ready.commit])
 
         async with open_plain_nursery() as nursery:
             for name in names:
                 nursery.start_soon(mark, name)
-        commits = [ready.commit for ready in marked if ready.commit is not None]
         return max(commits, key=lambda commit: commit.height)
 
     async def transact(self, body: Body, records: Sequence[bytes] = ()) -> Commit:

@@ -50,6 +50,8 @@ class OpenObject:
     record: OpenedRecord
     sealed_start: int = 0
     """Of its first frame in its sealed bytes: behind the part list, if it has one."""
+    part_list: Sealing | None = None
+    """Of the list from which its record's sealings were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class ObjectReader:
         await trio.to_thread.run_sync(unseal_range, sealing_key, sealed, 0, RangeEnd.LAST, plain)
         whole = with_parts(object_record, decode_part_list(bytes(plain)))
         record = OpenedRecord(object_record=whole, object_key=object_key)
-        return OpenObject(entry=opened.entry, record=record, sealed_start=len(sealed))
+        return OpenObject(entry=opened.entry, record=record, sealed_start=len(sealed), part_list=sealing)
 
     async def _open_chunk(self, opened: OpenObject, chunk: _Chunk) -> _Plain:
         sealing_key = SealingKey(opened.record.object_key, SealingDomain.OBJECT, chunk.sealing.salt)
@@ -227,7 +229,7 @@ def _chunks(opened: OpenObject, first: int, stop: int) -> Iterator[_Chunk]:
                     sealing, frame, frames, sealed_start + frame * FRAME_BYTES, plain_start + frame * FRAME_PLAIN_BYTES
                 )
                 frame += frames
-        sealed_start += sealed_bytes(sealing.plain_bytes)
+        sealed_start += sealed_bytes(sealing.plain_bytes) if sealing.plain_bytes else 0  # nothing is stored of nothing
         plain_start += sealing.plain_bytes
 
 

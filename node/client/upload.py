@@ -104,6 +104,14 @@ class Uploader:
         self._committer.add((ready,))
         return await finished(ready)
 
+    async def commit_behind(self, ready: ReadyObject, sealed: bytearray) -> ReadyObject:
+        """Commit a version whose sealed bytes begin with these, at most a segment of them; raises as put() does."""
+        async with self._window:
+            segment = await self._writer.store(sealed)
+        ready.extents = ((segment, len(sealed)),)
+        self._committer.add((ready,))
+        return await finished(ready)
+
     async def _put_small(self, new: NewObject, plain: bytes | bytearray | memoryview) -> ReadyObject:
         object_key = new.object_key or fresh_object_key()
         sealing = Sealing(salt=fresh_salt(), plain_bytes=len(plain))

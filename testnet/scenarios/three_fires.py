@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from node.client import Client
-    from node.client.client import SegmentStatus
     from node.client.download import OpenObject
+    from node.client.results import SegmentStatus
     from storage.identifiers import SegmentId
     from testnet.cluster import Cluster
     from testnet.scenarios.inputs import Input

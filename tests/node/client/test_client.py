@@ -12,8 +12,9 @@ import trio.testing
 from consensus.errors import RejectionError
 from node.client import shares
 from node.client.chain import SegmentView
-from node.client.client import Acknowledgement, Client
+from node.client.client import Client
 from node.client.errors import NotCommittedError, ObjectMissingError, TooFewHoldersError
+from node.client.results import Acknowledgement
 from node.client.sources import bytes_source
 from storage.errors import NotEnoughShardsError
 from storage.identifiers import PACK_OBJECT_BYTES_MAX, BucketTag, NameTag
