@@ -151,14 +151,24 @@ def tenants_due(tenants: Sequence[TenantId], epoch: int) -> tuple[tuple[TenantId
 
 def pick_questions(holdings: Iterable[Holding], draw: Draw) -> Iterator[Question]:
     """Yield the drawn leaves, each once, walking the holdings in the census's order."""
-    overall = _Walk(draw.overall)
-    by_tenant = {tenant: _Walk(places) for tenant, places in draw.by_tenant.items()}
+    picker = Picker(draw)
     for holding in holdings:
-        leaves = set(overall.step(holding.leaves))
-        if holding.tenant in by_tenant:
-            leaves.update(by_tenant[holding.tenant].step(holding.leaves))
-        for leaf in sorted(leaves):
-            yield question_of(holding, leaf)
+        yield from picker.meet(holding)
+
+
+class Picker:
+    """A walk over a seat's holdings, in the census's order, that meets the drawn leaves."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._overall = _Walk(draw.overall)
+        self._by_tenant = {tenant: _Walk(places) for tenant, places in draw.by_tenant.items()}
+
+    def meet(self, holding: Holding) -> Iterator[Question]:
+        """Yield the drawn leaves of the next column."""
+        leaves = set(self._overall.step(holding.leaves))
+        if holding.tenant in self._by_tenant:
+            leaves.update(self._by_tenant[holding.tenant].step(holding.leaves))
+        return (question_of(holding, leaf) for leaf in sorted(leaves))
 
 
 def question_of(holding: Holding, leaf: int) -> Question:
