@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from storage.identifiers import SeatIndex
     from storage.possession import Question
 
-OPEN_MAX: Final = 4
-"""Questions of one verifier that wait for one seat: a hanging one delays no other much."""
+OPEN_MAX: Final = 6
+"""Questions of one verifier that wait for one seat; two of the channel's eight are left to repair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +37,10 @@ class ChallengePace:
     """Questions are spread over this."""
     retry_s: float
     """From the beginning to the second question for what failed."""
+    deadline_s: float
+    """From the beginning to the end: what is not proven then, asked or not, is late."""
     leaf_s: float
-    """The deadline of one answer."""
+    """For one answer, so that a lost one holds its place no longer."""
 
 
 async def challenge(
@@ -57,11 +59,14 @@ async def challenge(
         pace: When to ask.
         is_still_due: Says, of a question that failed, whether the chain still gives the column to the subject (blocks).
     """
-    retry_at = trio.current_time() + pace.retry_s
-    failed = await _ask_all(pool, subject, questions, pace, pace.ask_s)
+    began = trio.current_time()
+    failed = dict.fromkeys(questions, FailureKind.LATE)
+    with trio.move_on_at(began + pace.retry_s):
+        await _ask_all(pool, subject, failed, pace.ask_s, pace.leaf_s)
     if failed:
-        await trio.sleep_until(retry_at)
-        failed = await _ask_all(pool, subject, tuple(failed), pace, 0.0)
+        await trio.sleep_until(began + pace.retry_s)
+        with trio.move_on_at(began + pace.deadline_s):
+            await _ask_all(pool, subject, failed, 0.0, pace.leaf_s)
     in_order = [question for question in questions if question in failed]
     due = await trio.to_thread.run_sync(lambda: [question for question in in_order if is_still_due(question)])
     if not due:
@@ -75,27 +80,27 @@ async def challenge(
 
 
 async def _ask_all(
-    pool: HolderPool, subject: SeatIndex, questions: Sequence[Question], pace: ChallengePace, spread_s: float
-) -> dict[Question, FailureKind]:
-    """Ask evenly over a time; return what failed."""
-    failed: dict[Question, FailureKind] = {}
+    pool: HolderPool, subject: SeatIndex, failed: dict[Question, FailureKind], spread_s: float, leaf_s: float
+) -> None:
+    """Ask what has failed so far, evenly over a time; what is proven leaves it."""
     limit = trio.Semaphore(OPEN_MAX)
 
     async def ask(question: Question) -> None:
         try:
-            failure = await _ask(pool, subject, question, pace.leaf_s)
+            failure = await _ask(pool, subject, question, leaf_s)
         finally:
             limit.release()
-        if failure is not None:
+        if failure is None:
+            del failed[question]
+        else:
             failed[question] = failure
 
-    began = trio.current_time()
+    began, questions = trio.current_time(), tuple(failed)
     async with trio.open_nursery() as nursery:
         for place, question in enumerate(questions):
             await trio.sleep_until(began + spread_s * place / len(questions))
             await limit.acquire()
             nursery.start_soon(ask, question)
-    return failed
 
 
 async def _ask(pool: HolderPool, subject: SeatIndex, question: Question, leaf_s: float) -> FailureKind | None:

@@ -2,7 +2,7 @@
 
 With the block that begins an epoch a verifier draws its 32 bytes, counts what each of its seats has vouched for, and
 asks for leaves (challenge.py). All nine report at the same time after that block, so that one block carries nearly all
-reports; each says in the same moment up to which height it has purged. A report that no block has carried is sent again.
+reports; each says in the same moment up to which height it has purged. What no block has carried is sent again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -24,27 +24,38 @@ from storage.state import StateReader, read_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from consensus.identifiers import Height
+    from consensus.identifiers import Height, TransactionId
     from node.client.holders import HolderPool
     from node.repair_task import SegmentLedger
-    from node.seat_sender import SeatSender
     from storage.audits import EpochState, Failed, Passed
     from storage.identifiers import SeatIndex, SegmentId
     from storage.ledger_audits import AuditRules
     from storage.possession import Question
     from storage.state import SegmentState
+    from storage.transactions import Body
 
 LOGGER = logging.getLogger(__name__)
 
 ASK_S: Final = 30.0
 RETRY_S: Final = 40.0
+DEADLINE_S: Final = 55.0
 LEAF_S: Final = 10.0
 REPORT_S: Final = 60.0
 """After the epoch's first block: nine reports, one block."""
 USUAL_EPOCH_S: Final = 120.0
 """Shorter epochs shorten all of these alike."""
 SEND_AGAIN_S: Final = 30.0
+BLOCK_CHECK_S: Final = 1.0
+"""Blocks that come faster are looked at together."""
 NONCE_BYTES: Final = 32
+
+
+class Sender(Protocol):
+    """Who speaks for this seat; seat_sender.py."""
+
+    def send(self, body: Body) -> TransactionId:
+        """Have a block carry this, if one will; raises RejectionError when the mempool does not take it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +68,7 @@ class ChallengeParts:
     state: StateReader
     ledger: SegmentLedger
     pool: HolderPool
-    sender: SeatSender
+    sender: Sender
     purged_height: Callable[[], Height | None]
     """Up to where nothing erased is in this node's files; None until it is known."""
 
@@ -84,7 +95,9 @@ class ChallengeTask:
 
     async def _prove(self, epoch: EpochState, began: float) -> None:
         scale = min(1.0, self._parts.rules().parameters.epoch_ms / 1_000 / USUAL_EPOCH_S)
-        pace = ChallengePace(ask_s=ASK_S * scale, retry_s=RETRY_S * scale, leaf_s=max(LEAF_S * scale, 1.0))
+        pace = ChallengePace(
+            ask_s=ASK_S * scale, retry_s=RETRY_S * scale, deadline_s=DEADLINE_S * scale, leaf_s=LEAF_S * scale
+        )
         nonce = secrets.token_bytes(NONCE_BYTES)
         asked = await trio.to_thread.run_sync(self._questions, epoch, nonce)
         found: dict[SeatIndex, Passed | Failed] = {}
@@ -132,6 +145,7 @@ class ChallengeTask:
         return now.number == epoch.number
 
     async def _wait_for_block(self) -> None:
+        await trio.sleep(BLOCK_CHECK_S)
         await self._news.wait()
         self._news = trio.Event()
 

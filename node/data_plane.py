@@ -14,11 +14,12 @@ import trio
 
 from consensus.errors import RejectionError
 from consensus.identifiers import Height
+from node.challenge_task import ChallengeParts, ChallengeTask
 from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.shard_links import dialler
 from node.clock import now_ms
-from node.compaction_task import run_compaction
+from node.compaction_task import Compaction
 from node.completion_task import CompletionTask
 from node.holder import Holder, HolderIdentity
 from node.network.certificates import key_of_certificate
@@ -27,6 +28,7 @@ from node.own_shards import OwnColumns
 from node.purge_task import PurgeTask
 from node.repair_task import RepairTask
 from node.scrub_task import ScrubParts, ScrubTask
+from node.seat_sender import SeatSender
 from node.submission import Submission
 from storage.identifiers import COLUMNS_MAX, SeatIndex
 from storage.state import freed_key
@@ -119,12 +121,14 @@ class DataPlane:
         records: RecordStore,
         shards: LevelShardStore,
         submit: Callable[[Submission], TransactionId],
+        erased_height: Callable[[], Height | None],
     ) -> None:
         self._config = config
         self._chain = chain
         self._shards = shards
         self._records = records
         self._submit = submit
+        self._erased_height = erased_height
         self._seats = tuple(SeatIndex(index) for index in range(len(config.storage_genesis.seats)))
         self._columns = column_count(config)
         self._own = OwnColumns(shards, chain, self._columns)
@@ -151,11 +155,15 @@ class DataPlane:
             submit=self._submit_own,
         )
         self.repair: RepairTask | None = None
+        self.challenge: ChallengeTask | None = None
+        self._compaction = Compaction((shards, records), self._deleted_height)
         self._accepted: frozenset[bytes] = frozenset()
 
     def on_appended(self, appended: Appended) -> None:
         """Learn what a block committed and freed."""
         self.purge.announce(appended.height, appended.committed_segments, appended.freed_segments)
+        if self.challenge is not None:
+            self.challenge.on_appended()
         if self.repair is not None and appended.committed_segments:
             self.repair.announce(appended.committed_segments)
 
@@ -195,6 +203,22 @@ class DataPlane:
                     now_ms=now_ms,
                 )
             )
+            self.challenge = ChallengeTask(
+                ChallengeParts(
+                    seat=SeatIndex(self._config.seat),
+                    rules=lambda: self._chain.context,
+                    state=self._chain,
+                    ledger=self._chain,
+                    pool=pool,
+                    sender=SeatSender(
+                        signing_key=self._config.keys.signing,
+                        genesis_hash=self._config.genesis_hash,
+                        tip_height=lambda: self._chain.tip.height,
+                        submit=self._submit,
+                    ),
+                    purged_height=lambda: self._compaction.purged_height,
+                )
+            )
             nursery.start_soon(self.server.serve)
             nursery.start_soon(self._follow_grants)
             nursery.start_soon(pool.run)
@@ -202,7 +226,13 @@ class DataPlane:
             nursery.start_soon(self.completion.run)
             nursery.start_soon(self.purge.run)
             nursery.start_soon(scrub.run)
-            nursery.start_soon(run_compaction, (self._shards, self._records))
+            nursery.start_soon(self._compaction.run)
+            nursery.start_soon(self.challenge.run)
+
+    def _deleted_height(self) -> Height | None:
+        """Return up to which block the rows of all that it erased or freed are deleted."""
+        freed, erased = self.purge.done_height, self._erased_height()
+        return None if freed is None or erased is None else min(freed, erased)
 
     async def _submit_own(self, transaction: bytes) -> None:
         self._submit(Submission(transaction=transaction, records=()))

@@ -186,6 +186,11 @@ class LedgerChain:
             self._suspects.update(addresses)
             self._erase_suspects()
 
+    def erased_height(self) -> Height | None:
+        """Return up to which block all records given up are erased here; None while the disk refuses to erase some."""
+        with self._lock:
+            return None if self._suspects else self.store.tip.height
+
     def find_unreferenced(self) -> None:
         """Look through all records for those that a crash left over; the next block erases them.
 

@@ -53,10 +53,12 @@ class OwnColumns:
         return self.is_committed(name)
 
     def replace_shard(self, segment_id: SegmentId, state: SegmentState, column: ColumnIndex, shard: Buffer) -> None:
-        """Store a rebuilt shard durably in place of whatever is there."""
+        """Store a rebuilt shard durably in place of whatever is there; what was freed meanwhile goes again at once."""
         name = ShardName(segment_id, column)
         shape = SegmentShape(state.segment_bytes, state.k, self._columns)
         self._store.restore(name, state.tenant, shape, state.roots[column], shard)
+        if self._ledger.segment(segment_id) is None:
+            self._delete((name,))
         with self._lock:
             self._damaged.discard(name)
 

@@ -54,7 +54,13 @@ class PurgeTask:
         self._committed: dict[SegmentId, None] = {}
         self._is_swept = False
         self._height: Height | None = None
+        self._done_height: Height | None = None
         self._wakeup = trio.Event()
+
+    @property
+    def done_height(self) -> Height | None:
+        """Return up to which block all that was freed is deleted here; None before the first sweep."""
+        return self._done_height
 
     def announce(self, height: Height, committed: Iterable[SegmentId], freed: Iterable[SegmentId]) -> None:
         """Learn of a decided block, and of the segments it committed and freed."""
@@ -77,6 +83,7 @@ class PurgeTask:
 
     async def _purge(self) -> None:
         freed, committed = tuple(self._freed)[:SEGMENTS_PER_ROUND], tuple(self._committed)[:SEGMENTS_PER_ROUND]
+        height, is_all = self._height, len(freed) == len(self._freed)
         try:
             await trio.to_thread.run_sync(self._purge_batch, committed, freed)
         except FatalStoreError:
@@ -88,6 +95,8 @@ class PurgeTask:
             del self._freed[segment_id]
         for segment_id in committed:
             del self._committed[segment_id]
+        if is_all:
+            self._done_height = height
         if self._freed or self._committed:
             self._wakeup.set()
 

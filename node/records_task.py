@@ -60,6 +60,11 @@ class RecordsTask:
         self._wake = trio.Event()
 
     @property
+    def has_scanned(self) -> bool:
+        """Say whether records that a crash left over are known since the start."""
+        return self._erased_in_scan is None
+
+    @property
     def missing_count(self) -> int:
         """Records known to be missing."""
         return len(self._wanted)

@@ -201,6 +201,7 @@ class Node:
             records=stores.records,
             shards=stores.shards,
             submit=self.admission.submit,
+            erased_height=lambda: self.chain.erased_height() if self.records.has_scanned else None,
         )
         self.consensus = ConsensusTask(self._consensus_parts(check))
         self.admission.on_waiting = self.consensus.wake

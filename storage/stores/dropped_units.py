@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from storage.stores.leveldb import Durability, WriteBatch
-from storage.stores.shard_rows import UnitRun, counter_key, merged_ranges, runs_of
+from storage.stores.shard_rows import counter_key, merged_ranges, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMPACTED_RANGES_MAX: Final = 16
 """Each costs two compactions of the files it touches; living units between them are rewritten too."""
 DELETED_RUNS_MAX: Final = 65_536
+"""More are remembered as a few ranges that cover them."""
 
 
 class DroppedUnits:
@@ -24,8 +25,8 @@ class DroppedUnits:
     def __init__(self, units: LevelDatabase) -> None:
         self._units = units
         self._lock = threading.Lock()
-        self._deleted: list[UnitRun] = []
-        """Deleted since the last compact(), whose bytes may still be on the disk."""
+        self._deleted: list[tuple[int, int]] = []
+        """First and last counters deleted since the last compact(), whose bytes may still be on the disk."""
 
     def drop(self, counters: Sequence[int], durability: Durability = Durability.BUFFERED) -> None:
         """Delete rows; raises StoreUnavailableError."""
@@ -36,9 +37,11 @@ class DroppedUnits:
             batch.delete(counter_key(counter))
         self._units.write(batch, durability=durability)
         with self._lock:
-            self._deleted.extend(runs_of(sorted(counters)))
+            self._deleted += [
+                (run.first_counter, run.first_counter + run.count - 1) for run in runs_of(sorted(counters))
+            ]
             if len(self._deleted) > DELETED_RUNS_MAX:
-                del self._deleted[:-DELETED_RUNS_MAX]  # LevelDB's own compactions get to the others in time
+                self._deleted = merged_ranges(self._deleted, COMPACTED_RANGES_MAX)
 
     def compact(self) -> None:
         """Give the space of what was deleted back; takes as long as rewriting the live units near it."""
@@ -52,6 +55,4 @@ class DroppedUnits:
                 ranges.pop()
         finally:
             with self._lock:  # what the disk refused waits for the next time
-                self._deleted += [
-                    run for run in deleted if any(first <= run.first_counter <= last for first, last in ranges)
-                ]
+                self._deleted += ranges

@@ -143,9 +143,9 @@ def read_row(encoded: bytes, kind: type[RowT]) -> RowT:
         raise StoreDamagedError(f"a {kind.__name__} of the index is damaged: {error}") from error
 
 
-def merged_ranges(runs: Iterable[UnitRun], ranges_max: int) -> list[tuple[int, int]]:
-    """Return counter ranges, first and last, that cover runs: at most so many, over the smallest gaps."""
-    spans = sorted((run.first_counter, run.first_counter + run.count - 1) for run in runs)
+def merged_ranges(deleted: Iterable[tuple[int, int]], ranges_max: int) -> list[tuple[int, int]]:
+    """Return counter ranges, first and last, that cover those given: at most so many, over the smallest gaps."""
+    spans = sorted(deleted)
     gaps = sorted((after[0] - before[1], after[0]) for before, after in pairwise(spans))
     starts = {start for _, start in gaps[-(ranges_max - 1) :]}
     ranges: list[tuple[int, int]] = []

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
 from consensus.errors import RejectionError, RejectionReason
-from storage.errors import ShardCorruptError, StoreDamagedError
+from storage.errors import ShardCorruptError, StorageError, StoreDamagedError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import root_of
 from storage.stores.counters import CounterBook, orphans
@@ -110,6 +110,8 @@ class LevelShardStore:
         self._charges = TenantCharges(uncommitted_bytes_max)
         self._reader = ShardReader(self._units, self._index)
         self._dropped = DroppedUnits(self._units)
+        self._garbage: list[bytes] = []
+        """Rows of deleted shards whose units are deleted, and whose bytes compact() takes off the disk."""
         self._index_lock = threading.Lock()
         """Held by whoever changes the index or drops an open shard: what finish() puts there is still whole then."""
         self._totals = TotalsRow(bytes_held=0, swept_counter=0)
@@ -301,7 +303,19 @@ class LevelShardStore:
 
     def compact(self) -> None:
         """Give the space of deleted shards back to the disk; takes as long as rewriting the live units near them."""
-        self._dropped.compact()
+        with self._lock:
+            garbage, self._garbage = self._garbage, []
+        try:
+            self._dropped.compact()
+        except StorageError:
+            with self._lock:
+                self._garbage += garbage
+            raise
+        if garbage:
+            batch = WriteBatch()
+            for row_key in garbage:
+                batch.delete(row_key)
+            self._index.write(batch, durability=Durability.BUFFERED)
 
     def close(self) -> None:
         """Release the directory."""
@@ -460,14 +474,12 @@ class LevelShardStore:
                 self._charges.remove(pending.tenant, pending.shape)
 
     def _delete_garbage(self, garbage: Sequence[Sequence[UnitRun]]) -> None:
-        """Delete the units of deleted shards, then the rows that remember to."""
+        """Delete the units of deleted shards; the rows that remember to go once the bytes have left the disk."""
         if not garbage:
             return
         self._dropped.drop([counter for runs in garbage for counter in counters_of(runs)], Durability.FLUSHED)
-        batch = WriteBatch()
-        for runs in garbage:
-            batch.delete(GARBAGE_ROWS + counter_key(runs[-1].first_counter))
-        self._index.write(batch, durability=Durability.BUFFERED)
+        with self._lock:
+            self._garbage += [GARBAGE_ROWS + counter_key(runs[-1].first_counter) for runs in garbage]
 
 
 def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:

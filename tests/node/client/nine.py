@@ -360,7 +360,7 @@ class MemoryChain:
 class Nine:
     """Nine holders and their chain."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parameters: StorageParameters | None = None) -> None:
         keys = [SigningKey(secrets.token_bytes(32)) for _ in range(SEATS)]
         client_key = SigningKey(secrets.token_bytes(32))
         tenant = TenantId(secrets.token_bytes(16))
@@ -369,7 +369,9 @@ class Nine:
             time_ms=Milliseconds(0),
             members=tuple(signing_key.public for signing_key in keys),
             parameters=ConsensusParameters(),
-            application=encode_storage_genesis(_application(keys, tenant, client_key.public)),
+            application=encode_storage_genesis(
+                _application(keys, tenant, client_key.public, parameters or StorageParameters())
+            ),
         )
         self.genesis_hash = genesis_hash(self.genesis)
         self.context = ledger_context(self.genesis)
@@ -408,7 +410,9 @@ class Nine:
             yield client
 
 
-def _application(keys: Sequence[SigningKey], tenant: TenantId, client: PublicKey) -> StorageGenesis:
+def _application(
+    keys: Sequence[SigningKey], tenant: TenantId, client: PublicKey, parameters: StorageParameters
+) -> StorageGenesis:
     seats = tuple(
         Seat(
             operator=f"operator {seat}",
@@ -424,4 +428,4 @@ def _application(keys: Sequence[SigningKey], tenant: TenantId, client: PublicKey
     )
     grant = Grant(public_key=client, certificate=b"certificate")
     owner = GenesisTenant(tenant=tenant, public_key=PublicKey(bytes(32)), grants=(grant,))
-    return StorageGenesis(seats=seats, tenants=(owner,), parameters=StorageParameters())
+    return StorageGenesis(seats=seats, tenants=(owner,), parameters=parameters)
