@@ -1,4 +1,4 @@
-"""Disks of a few megabytes, to be filled: a tmpfs of its own for a folder. Needs the right to mount (root)."""
+"""Disks of a few megabytes, to be filled or read raw. Need the right to mount (root)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BALLAST_BYTES = 256 * 1024
+ADMIN_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 @contextmanager
@@ -26,6 +27,51 @@ def small_disk(folder: Path, mebibytes: int) -> Generator[Path]:
     finally:
         # Lazily: who still has a file open keeps it, and the folder is free at once.
         subprocess.run((umount, "--lazy", str(folder)), check=True)
+
+
+@contextmanager
+def imaged_disk(folder: Path, image: Path, mebibytes: int) -> Generator[Path]:
+    """Lay an ext4 disk over a folder for the time of the block: a sparse file from which deleted bytes are discarded.
+
+    What the folder holds is copied onto the disk and, at the end, is there again as it was.
+    """
+    mount, umount, mkfs = (shutil.which(name, path=ADMIN_PATH) for name in ("mount", "umount", "mkfs.ext4"))
+    assert mount is not None, "the tests need mount"
+    assert umount is not None, "the tests need umount"
+    assert mkfs is not None, "the tests need mkfs.ext4 (e2fsprogs)"
+    with image.open("wb") as file:
+        file.truncate(mebibytes * 1024 * 1024)
+    subprocess.run((mkfs, "-q", "-E", "nodiscard", str(image)), check=True)
+    aside = folder.with_name(folder.name + ".aside")
+    folder.rename(aside)
+    folder.mkdir(mode=0o700)
+    subprocess.run((mount, "-o", "loop,discard", str(image), str(folder)), check=True)
+    try:
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+        (folder / "lost+found").rmdir()
+        folder.chmod(0o700)
+        yield folder
+    finally:
+        subprocess.run((umount, "--lazy", str(folder)), check=True)
+        folder.rmdir()
+        aside.rename(folder)
+
+
+def stored_bytes(image: Path) -> bytes:
+    """Return all bytes of an image that are not holes, in order, each hole as one zero."""
+    parts: list[bytes] = []
+    with image.open("rb") as file:
+        end, position = file.seek(0, os.SEEK_END), 0
+        while position < end:
+            try:
+                start = os.lseek(file.fileno(), position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole is left
+                    break
+                raise
+            position = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            parts.append(os.pread(file.fileno(), position - start, start))
+    return b"\0".join(parts)
 
 
 def fill_disk(file: Path, leave_bytes: int = 0) -> None:

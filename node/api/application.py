@@ -3,6 +3,7 @@
     GET  /v1/status                                 where this node stands (StatusAnswer)
     GET  /v1/seats                                  the members, where they are reached, who is suspended
     GET  /v1/evidence                               proven equivocation, and the blocks that hold the proofs
+    GET  /v1/audits                                 every operator's proofs of possession, erasure reports, maintenance
     GET  /v1/blocks/HEIGHT                          a decided block
     GET  /v1/raw/genesis                            the encoded genesis
     GET  /v1/raw/blocks?from=H&count=N              N <= 256 times 4 bytes length (big-endian), DecidedBlock; <= 16 MiB
@@ -61,6 +62,7 @@ from node.api.answers import (
     segment_answer,
     transaction_answer,
 )
+from node.api.audits import audits_answer
 from node.api.bucket_views import BucketViews
 from node.api.questions import (
     FIND_BYTES_MAX,
@@ -127,6 +129,7 @@ def build_application(parts: ApiParts) -> Starlette:
         ("/v1/status", views.status),
         ("/v1/seats", views.seats),
         ("/v1/evidence", views.evidence),
+        ("/v1/audits", views.audits),
         ("/v1/blocks/{height}", views.block),
         ("/v1/raw/genesis", views.raw_genesis),
         ("/v1/raw/blocks", views.raw_blocks),
@@ -228,6 +231,10 @@ class _Views:
                 ]
             )
         )
+
+    async def audits(self, _request: Request) -> Response:
+        store, seats = self._store, self._parts.config.storage_genesis.seats
+        return json_answer(await trio.to_thread.run_sync(audits_answer, store.context, store, seats))
 
     async def block(self, request: Request) -> Response:
         height = Height(whole_number(request.path_params["height"], "height"))

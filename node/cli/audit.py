@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import struct
 from argparse import Namespace
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from node.cli import ExitCode, UsageError
+from node.cli.asked_node import add_node_options, blocks, fetch, node_addresses, open_node
+from node.cli.audited_duties import add_erasure, add_operators
 from node.cli.output import Json, Measure, Progress, bytes_text, note, print_json, print_line, print_table
-from node.cli.parser import Commands, add_json_option, new_command, node_address
+from node.cli.parser import Commands, add_json_option, new_command
 from node.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-
-    import httpx
-
     from consensus.identifiers import GenesisHash, MemberIndex
     from node.replay import ReplayError, ReplayReport
 
-BLOCKS_AT_ONCE: Final = 256
-ANSWER_SECONDS: Final = 30.0
-LENGTH: Final = struct.Struct(">I")
-
 
 def add_commands(commands: Commands) -> None:
-    """Mount `audit export`, `audit replay` and `audit forensics`."""
+    """Mount `audit export`, `replay`, `forensics`, `operators` and `erasure`."""
     audit = new_command(commands, "audit", "take the chain home and re-run it from genesis")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
     export = new_command(actions, "export", "write genesis and every decided block to one file")
     export.add_argument("--out", required=True, type=Path, metavar="FILE")
-    source = export.add_mutually_exclusive_group(required=True)
-    source.add_argument("--home", type=Path, metavar="DIR", help="a testnet's home: any live node of it is asked")
-    source.add_argument("--node", type=node_address, metavar="URL", help="the API of a node")
+    add_node_options(export)
     add_json_option(export)
     export.set_defaults(run=run_export)
     replay = new_command(actions, "replay", "re-run an export; exit 1 at the first lie")
@@ -47,6 +37,8 @@ def add_commands(commands: Commands) -> None:
     forensics.add_argument("other", type=Path, metavar="B")
     add_json_option(forensics)
     forensics.set_defaults(run=run_forensics)
+    add_operators(actions)
+    add_erasure(actions)
 
 
 def run_export(arguments: Namespace) -> int:
@@ -54,10 +46,10 @@ def run_export(arguments: Namespace) -> int:
     from node.replay import write_export
 
     out: Path = arguments.out
-    with _open_node(_addresses(arguments)) as (http, tip_height):
-        genesis = _fetch(http, "/v1/raw/genesis")
+    with open_node(node_addresses(arguments)) as (http, tip_height):
+        genesis = fetch(http, "/v1/raw/genesis")
         with whole_file(out) as file, Progress("exported blocks", tip_height) as progress:
-            count = write_export(file, genesis, _blocks(http, tip_height, progress))
+            count = write_export(file, genesis, blocks(http, range(1, tip_height + 1), progress))
     if arguments.json:
         print_json({"file": str(out), "blocks": count, "bytes": out.stat().st_size})
     else:
@@ -133,63 +125,6 @@ def _pinned(text: str | None) -> GenesisHash | None:
     if len(pinned) != 32:  # noqa: PLR2004 (SHA-256)
         raise UsageError("--genesis-hash takes 64 hex digits")
     return GenesisHash(pinned)
-
-
-def _addresses(arguments: Namespace) -> tuple[str, ...]:
-    if arguments.node is not None:
-        return (str(arguments.node),)
-    from node.client.home import read_client_home
-
-    return read_client_home(arguments.home / "client").nodes
-
-
-@contextmanager
-def _open_node(addresses: tuple[str, ...]) -> Generator[tuple[httpx.Client, int]]:
-    """Give the first node that answers, and the height it is at."""
-    import httpx
-
-    from node.errors import PeerUnreachableError
-
-    reason = "no address"
-    for address in addresses:
-        with httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as http:
-            try:
-                height = int(http.get("/v1/status").raise_for_status().json()["height"])
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                reason = f"{address}: {error}"
-                continue
-            yield http, height
-            return
-    raise PeerUnreachableError(f"no node answers ({reason}); start one or name another with --node")
-
-
-def _fetch(http: httpx.Client, path: str) -> bytes:
-    import httpx
-
-    from node.errors import PeerUnreachableError
-
-    try:
-        return http.get(path).raise_for_status().content
-    except httpx.HTTPError as error:
-        raise PeerUnreachableError(f"{http.base_url}{path}: {error}") from error
-
-
-def _blocks(http: httpx.Client, tip_height: int, progress: Progress) -> Iterator[bytes]:
-    """Give encoded decided blocks 1 to tip_height; each answer holds whole blocks behind their lengths."""
-    from node.errors import PeerUnreachableError
-
-    height = 1
-    while height <= tip_height:
-        count = min(BLOCKS_AT_ONCE, tip_height - height + 1)
-        answer = memoryview(_fetch(http, f"/v1/raw/blocks?from={height}&count={count}"))
-        if not answer:
-            raise PeerUnreachableError(f"{http.base_url} has no block of height {height} any more")
-        while answer:
-            (byte_count,) = LENGTH.unpack(answer[: LENGTH.size])
-            yield bytes(answer[LENGTH.size : LENGTH.size + byte_count])
-            answer = answer[LENGTH.size + byte_count :]
-            height += 1
-            progress.advance(1)
 
 
 def _print_lie(failure: ReplayError, arguments: Namespace) -> None:

@@ -7,22 +7,31 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from node.cli import ExitCode
-from node.cli.output import Json, Measure, Progress, bytes_text, print_json, print_line
+from node.cli import ExitCode, UsageError
+from node.cli.output import Json, Measure, Progress, bytes_text, clock_text, print_error, print_json, print_line
 from node.cli.parser import Commands, add_json_option, existing_directory, new_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from node.api.answers import TransactionAnswer
+    from node.config import NodeConfig
     from storage.scrubbing import ScrubState
+    from storage.transactions import Body
 
+HOUR_MS: Final = 3_600_000
+MAINTENANCE_HOURS_MAX: Final = 24
+BEGIN_HOURS_MAX: Final = 720
+BEGIN_MARGIN_MS: Final = 15_000
+"""The block that carries it must not be later than its beginning."""
+VALID_HEIGHTS: Final = 500
 POLL_S: Final = 0.2
 REBUILT_S: Final = 60.0
 """How long `scrub --now` waits for damaged shards to be rebuilt; repair goes on without it."""
 
 
 def add_commands(commands: Commands) -> None:
-    """Mount `node run` and `node scrub`."""
+    """Mount `node run`, `node scrub` and `node maintenance`."""
     parser = new_command(commands, "node", "one operator's node")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     run = new_command(actions, "run", "run the node of a home directory until it is stopped (Ctrl-C, SIGTERM)")
@@ -35,6 +44,13 @@ def add_commands(commands: Commands) -> None:
     scrub.add_argument("--now", action="store_true", help="have the running node reread everything now, and wait")
     add_json_option(scrub)
     scrub.set_defaults(run=run_scrub)
+    maintenance = new_command(actions, "maintenance", "announce that the node will not answer, so that no score falls")
+    _add_home(maintenance)
+    maintenance.add_argument("--hours", required=True, type=float, metavar="H", help="how long: at most 24")
+    maintenance.add_argument(
+        "--in", dest="begin_hours", default=0.0, type=float, metavar="H", help="begin so much later"
+    )
+    maintenance.set_defaults(run=run_maintenance)
 
 
 def run_node(arguments: Namespace) -> int:
@@ -55,6 +71,58 @@ def run_scrub(arguments: Namespace) -> int:
     else:
         _print_scrub(state)
     return ExitCode.FAILED if state.suspects else ExitCode.DONE
+
+
+def run_maintenance(arguments: Namespace) -> int:
+    """Have the running node's chain carry an announcement."""
+    from consensus.identifiers import Milliseconds
+    from node.config import load_config
+    from storage.audits import AnnounceMaintenance
+
+    hours, begin_hours = float(arguments.hours), float(arguments.begin_hours)
+    if not 0 < hours <= MAINTENANCE_HOURS_MAX or not 0 <= begin_hours <= BEGIN_HOURS_MAX:
+        raise UsageError("--hours is above 0 and at most 24, --in at most 720")
+    config = load_config(arguments.home)
+    begin_ms = time.time_ns() // 1_000_000 + int(begin_hours * HOUR_MS) + BEGIN_MARGIN_MS
+    until_ms = begin_ms + int(hours * HOUR_MS)
+    outcome = _submit(config, AnnounceMaintenance(from_ms=Milliseconds(begin_ms), until_ms=Milliseconds(until_ms)))
+    if outcome.refusal is not None:
+        print_error(f"refused: {outcome.refusal}; one follows another after six days at the earliest")
+        return ExitCode.REFUSED
+    print_line(f"announced at height {outcome.height}: {clock_text(begin_ms)} to {clock_text(until_ms)}")
+    return ExitCode.DONE
+
+
+def _submit(config: NodeConfig, body: Body) -> TransactionAnswer:
+    """Sign for the seat and have the node's chain carry it."""
+    import httpx
+    import msgspec
+
+    from consensus.identifiers import Height
+    from node.api.answers import TransactionAnswer
+    from node.cli.asked_node import open_node
+    from node.errors import PeerUnreachableError
+    from node.submission import Submission, encode_submission
+    from storage.transactions import TRANSACTION_VERSION, Envelope, sign_transaction
+
+    signing_key = config.keys.signing
+    with open_node((f"http://{config.api_host}:{config.api_port}",)) as (http, height):
+        envelope = Envelope(
+            transaction_version=TRANSACTION_VERSION,
+            sender=signing_key.public,
+            sequence=time.time_ns() // 1_000,
+            valid_until_height=Height(height + VALID_HEIGHTS),
+            body=body,
+        )
+        transaction = sign_transaction(envelope, signing_key, config.genesis_hash)
+        submission = encode_submission(Submission(transaction=transaction, records=()))
+        try:
+            answer = http.post("/v1/transactions?wait_s=25", content=submission).raise_for_status()
+        except httpx.HTTPError as error:
+            raise PeerUnreachableError(f"{http.base_url}: {error}") from error
+    if answer.status_code != httpx.codes.OK:
+        raise PeerUnreachableError("no block has carried it yet: ask `grandest audit operators` later")
+    return msgspec.json.decode(answer.content, type=TransactionAnswer)
 
 
 def _add_home(parser: ArgumentParser) -> None:

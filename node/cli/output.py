@@ -93,6 +93,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def clock_text(moment_ms: int) -> str:
+    """Return a moment of 1970's milliseconds as the clock on the wall says it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment_ms / 1_000))
+
+
 class Measure(Enum):
     """What a progress bar counts."""
 

@@ -1,0 +1,162 @@
+"""GET /v1/audits: what the chain says of every operator's duties."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from storage.audits import (
+    NEVER_AUDITED,
+    AuditState,
+    FailureKind,
+    MaintenanceState,
+    PurgeState,
+    audit_key,
+    maintenance_key,
+    purge_key,
+)
+from storage.ledger_audits import appointed, recheck_of, running_epoch
+from storage.state import read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.audits import EpochState, FailureNote
+    from storage.genesis import Seat
+    from storage.identifiers import SeatIndex
+    from storage.ledger_audits import AuditRules
+    from storage.state import StateReader
+
+REMEDIES: Final = {
+    FailureKind.MISSING: "look at `grandest node scrub` and the log for repair; replace a disk that loses more",
+    FailureKind.DAMAGED: "run `grandest node scrub --now`; replace the disk if it damages more",
+    FailureKind.WRONG_BYTES: "stop and upgrade: this node served bytes that it did not check",
+    FailureKind.LATE: "look at disk and network: leaves took longer than the deadline",
+    FailureKind.UNREACHABLE: "start the node, open its shard port; announce maintenance before the next stop",
+    FailureKind.REFUSED: "look at the node's log: it answered verifiers with a refusal",
+}
+
+
+class LeafAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One leaf of an operator's column of a segment."""
+
+    segment_id: str
+    leaf: int
+
+
+class FailureAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The last verdict against an operator."""
+
+    epoch: int
+    height: int
+    """Of the block that ended the epoch."""
+    reason: str
+    leaves: int
+    failures: int
+    leaf: LeafAnswer
+    signers: list[int]
+    remedy: str
+
+
+class SpanAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A time, from and until, in ms."""
+
+    from_ms: int
+    until_ms: int
+
+
+class PurgedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An erasure report: nothing that blocks up to `height` erased is in any of the operator's files."""
+
+    height: int
+    reported_height: int
+    reported_ms: int
+
+
+class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator's duties."""
+
+    seat: int
+    operator: str
+    site: str
+    score: int
+    proved: int
+    failed: int
+    unproven: int
+    suspended: int
+    overruled: int
+    last_failure: FailureAnswer | None
+    failing_since_ms: int | None
+    repairs: int
+    mean_repair_ms: int | None
+    verifiers: list[int]
+    """Who asks it in this epoch."""
+    disputed: bool
+    """Verifiers disagreed: all others ask."""
+    maintenance: SpanAnswer | None
+    purged: PurgedAnswer | None
+
+
+class AuditsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """GET /v1/audits."""
+
+    epoch: int
+    epoch_ms: int
+    opened_height: int
+    opened_ms: int
+    seed: str
+    operators: list[OperatorAnswer]
+
+
+def audits_answer(rules: AuditRules, state: StateReader, seats: Sequence[Seat]) -> AuditsAnswer:
+    """Return what the state says of every seat (blocks)."""
+    epoch = running_epoch(state)
+    return AuditsAnswer(
+        epoch=epoch.number,
+        epoch_ms=rules.parameters.epoch_ms,
+        opened_height=epoch.opened_height,
+        opened_ms=epoch.opened_ms,
+        seed=epoch.seed.hex(),
+        operators=[_operator(rules, state, epoch, seat, seats[seat]) for seat in rules.seats],
+    )
+
+
+def _operator(rules: AuditRules, state: StateReader, epoch: EpochState, index: SeatIndex, seat: Seat) -> OperatorAnswer:
+    audit = read_state(state, audit_key(index), AuditState) or NEVER_AUDITED
+    announced = read_state(state, maintenance_key(index), MaintenanceState)
+    purged = read_state(state, purge_key(index), PurgeState)
+    return OperatorAnswer(
+        seat=index,
+        operator=seat.operator,
+        site=seat.site,
+        score=audit.score,
+        proved=audit.proved,
+        failed=audit.failed,
+        unproven=audit.unproven,
+        suspended=audit.suspended,
+        overruled=audit.overruled,
+        last_failure=None if audit.last_failure is None else _failure(audit.last_failure),
+        failing_since_ms=audit.failing_since_ms or None,
+        repairs=audit.repairs,
+        mean_repair_ms=audit.repair_ms // audit.repairs if audit.repairs else None,
+        verifiers=list(appointed(epoch, index, rules)),
+        disputed=recheck_of(epoch, index) is not None,
+        maintenance=None if announced is None else SpanAnswer(from_ms=announced.from_ms, until_ms=announced.until_ms),
+        purged=None
+        if purged is None
+        else PurgedAnswer(height=purged.height, reported_height=purged.reported_height, reported_ms=purged.reported_ms),
+    )
+
+
+def _failure(note: FailureNote) -> FailureAnswer:
+    return FailureAnswer(
+        epoch=note.epoch,
+        height=note.height,
+        reason=note.reason.value,
+        leaves=note.leaves,
+        failures=note.failures,
+        leaf=LeafAnswer(segment_id=note.leaf.segment_id.hex(), leaf=note.leaf.leaf),
+        signers=list(note.signers),
+        remedy=REMEDIES[note.reason],
+    )
