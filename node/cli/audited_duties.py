@@ -147,11 +147,11 @@ def _deletion(http: httpx.Client, tip_height: int, home: ClientHome, bucket: str
     from consensus.blocks import DecidedBlock
     from consensus.encoding import decode
     from storage.errors import ShardMissingError
-    from storage.stores.blocks import DECIDED_BYTES_MAX
+    from storage.stores.heads import DECIDED_BYTES_MAX
     from storage.tags import bucket_tag, bucket_tag_key, name_tag, tenant_tag_key
     from storage.transactions import decode_transaction
 
-    tag_key = tenant_tag_key(home.master_key)
+    tag_key = tenant_tag_key(home.master_keys[0])
     tag = bucket_tag(tag_key, bucket)
     wanted = home.tenant, tag, name_tag(bucket_tag_key(tag_key, tag), f"{bucket}/{name}")
     with Progress("blocks looked at, from the newest back", tip_height) as progress:

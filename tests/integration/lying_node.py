@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from node.holder import Holder
 from node.network.shard_messages import Message, Stored
 from node.repair_task import RepairTask
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from storage.receipts import Receipt
     from storage.stores.protocols import Buffer, ShardName
 
+LIE = pytest.MonkeyPatch()
 KEPT_OF_256 = 230
 
 
@@ -61,16 +64,16 @@ def drop_a_tenth() -> None:
             raise ShardMissingError("dropped")
         return checked(holder, name, first_leaf, leaf_count)
 
-    Holder._checked = checked_unless_dropped  # type: ignore[method-assign]  # the lie
+    LIE.setattr(Holder, "_checked", checked_unless_dropped)
 
 
 def main() -> None:
     home, lie = Path(sys.argv[1]), sys.argv[2]
-    RepairTask._repair = repair_nothing  # type: ignore[method-assign]  # the lie
-    ScrubTask.run = scrub_nothing  # type: ignore[method-assign]  # the lie
+    LIE.setattr(RepairTask, "_repair", repair_nothing)
+    LIE.setattr(ScrubTask, "run", scrub_nothing)
     if lie == "nothing":
-        Holder._sign = sign_anything  # type: ignore[method-assign]  # the lie
-        Holder._store = store_nothing  # type: ignore[method-assign]  # the lie
+        LIE.setattr(Holder, "_sign", sign_anything)
+        LIE.setattr(Holder, "_store", store_nothing)
     else:
         drop_a_tenth()
     run(home)

@@ -90,6 +90,11 @@ def operators(cluster: Cluster, seat: int = 0) -> list[OperatorAnswer]:
         return msgspec.json.decode(http.get("/v1/audits").raise_for_status().content, type=AuditsAnswer).operators
 
 
+def are_convicted(cluster: Cluster) -> bool:
+    found = operators(cluster)
+    return all(found[seat].failed for seat in LIES)
+
+
 async def make_blocks(client: Client) -> None:
     """Write a little now and then: an idle chain's heartbeats are slower than this test's epochs."""
     number = 0
@@ -108,7 +113,7 @@ async def test_liars_are_convicted_and_nobody_else_and_every_object_reads_back(s
         began = time.monotonic()
         nursery.start_soon(make_blocks, client)
         with trio.fail_after(CONVICTED_SECONDS_MAX):
-            while not all((await trio.to_thread.run_sync(operators, site.cluster))[seat].failed for seat in LIES):
+            while not await trio.to_thread.run_sync(are_convicted, site.cluster):
                 with trio.move_on_after(1.0):  # nothing tells a client of a verdict
                     await trio.sleep_forever()
         note(f"\nboth liars convicted after {time.monotonic() - began:.0f} s, epochs of {EPOCH_MS / 1_000:.0f} s")
