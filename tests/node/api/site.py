@@ -76,9 +76,12 @@ class Site:
     def store(self) -> ChainStore:
         return self.chain.store
 
-    def append(self, *transactions: bytes, guilty: tuple[int, ...] = ()) -> tuple[DecidedBlock, Appended]:
-        """Decide and append a block of these, and of evidence against these members."""
-        decided = self.world.decide(*transactions, evidence=tuple(self.world.evidence(member) for member in guilty))
+    def append(
+        self, *transactions: bytes, guilty: tuple[int, ...] = (), later_ms: int = 1_000
+    ) -> tuple[DecidedBlock, Appended]:
+        """Decide and append a block of these, and of evidence against these members, so long after the last one."""
+        evidence = tuple(self.world.evidence(member) for member in guilty)
+        decided = self.world.decide(*transactions, evidence=evidence, later_ms=later_ms)
         appended = self.chain.append(decided)
         self.mempool.committed(appended.transaction_ids, appended.height)
         self.consensus.on_appended(appended)
