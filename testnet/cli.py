@@ -31,6 +31,7 @@ GROUPS: Final = (
     "node.cli.node",
     "node.cli.objects",
     "node.cli.audit",
+    "node.cli.durability",
 )
 """In the order of the help; a group that is not installed is left out."""
 EPILOGUE: Final = """exit codes: 0 done, 1 failed or a lie was found, 2 wrong usage, 3 settings or home directory,

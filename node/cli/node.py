@@ -25,6 +25,8 @@ BEGIN_HOURS_MAX: Final = 720
 BEGIN_MARGIN_MS: Final = 15_000
 """The block that carries it must not be later than its beginning."""
 VALID_HEIGHTS: Final = 500
+CARRIED: Final = 200
+"""The API's status when a block holds the transaction; 202 while it waits."""
 POLL_S: Final = 0.2
 REBUILT_S: Final = 60.0
 """How long `scrub --now` waits for damaged shards to be rebuilt; repair goes on without it."""
@@ -120,7 +122,7 @@ def _submit(config: NodeConfig, body: Body) -> TransactionAnswer:
             answer = http.post("/v1/transactions?wait_s=25", content=submission).raise_for_status()
         except httpx.HTTPError as error:
             raise PeerUnreachableError(f"{http.base_url}: {error}") from error
-    if answer.status_code != httpx.codes.OK:
+    if answer.status_code != CARRIED:
         raise PeerUnreachableError("no block has carried it yet: ask `grandest audit operators` later")
     return msgspec.json.decode(answer.content, type=TransactionAnswer)
 
