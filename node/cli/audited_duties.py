@@ -153,7 +153,7 @@ def _deletion(http: httpx.Client, tip_height: int, home: ClientHome, bucket: str
 
     tag_key = tenant_tag_key(home.master_keys[0])
     tag = bucket_tag(tag_key, bucket)
-    wanted = home.tenant, tag, name_tag(bucket_tag_key(tag_key, tag), f"{bucket}/{name}")
+    wanted = home.tenant, tag, name_tag(bucket_tag_key(tag_key, tag), name)
     with Progress("blocks looked at, from the newest back", tip_height) as progress:
         for stop in range(tip_height + 1, 1, -SCAN_BLOCKS):
             page = list(blocks(http, range(max(stop - SCAN_BLOCKS, 1), stop), progress))
