@@ -22,7 +22,7 @@ from storage.possession import Census, Picker, draw_leaves, holding_of, question
 from storage.state import StateReader, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from consensus.identifiers import Height, TransactionId
     from node.client.holders import HolderPool
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from storage.audits import EpochState, Failed, Passed
     from storage.identifiers import SeatIndex, SegmentId
     from storage.ledger_audits import AuditRules
-    from storage.possession import Question
+    from storage.possession import Holding, Question
     from storage.state import SegmentState
     from storage.transactions import Body
 
@@ -65,6 +65,7 @@ class ChallengeParts:
     seat: SeatIndex
     rules: Callable[[], AuditRules]
     """Of this moment: who sits where may change with a block."""
+    next_height: Callable[[], Height]
     state: StateReader
     ledger: SegmentLedger
     pool: HolderPool
@@ -151,7 +152,7 @@ class ChallengeTask:
 
     def _questions(self, epoch: EpochState, nonce: bytes) -> dict[SeatIndex, list[Question]]:
         """Return what to ask whom in an epoch (blocks: two walks over the ledger's segments)."""
-        rules = self._parts.rules()
+        rules, at = self._parts.rules(), self._parts.next_height()
         own = self._parts.seat
         subjects = [
             subject
@@ -161,26 +162,25 @@ class ChallengeTask:
         censuses = {subject: Census() for subject in subjects}
         for segment_id, state in self._segments() if subjects else ():
             for subject, census in censuses.items():
-                if (holding := holding_of(segment_id, state, subject, rules.seats)) is not None:
+                if (holding := holding_of(segment_id, state, subject, rules.placement, at)) is not None:
                     census.add(holding)
         pickers = {
             subject: Picker(draw_leaves(census, seed=epoch.seed, nonce=nonce, subject=subject, epoch=epoch.number))
             for subject, census in censuses.items()
         }
-        asked = {subject: self._disputed(epoch, subject, rules.seats) for subject in subjects}
+        asked = {subject: self._disputed(epoch, subject) for subject in subjects}
         for segment_id, state in self._segments() if subjects else ():
             for subject, picker in pickers.items():
-                if (holding := holding_of(segment_id, state, subject, rules.seats)) is not None:
+                if (holding := holding_of(segment_id, state, subject, rules.placement, at)) is not None:
                     asked[subject].extend(picker.meet(holding))
         return asked
 
-    def _disputed(self, epoch: EpochState, subject: SeatIndex, seats: Collection[SeatIndex]) -> list[Question]:
+    def _disputed(self, epoch: EpochState, subject: SeatIndex) -> list[Question]:
         """Return the leaves about which verifiers disagreed; what was freed since needs no answer."""
         recheck = recheck_of(epoch, subject)
         found: list[Question] = []
         for asked in () if recheck is None else recheck.leaves:
-            state = self._parts.ledger.segment(asked.segment_id)
-            holding = None if state is None else holding_of(asked.segment_id, state, subject, seats)
+            holding = self._holding(asked.segment_id, subject)
             if holding is not None and asked.leaf < holding.leaves:
                 found.append(question_of(holding, asked.leaf))
         return found
@@ -192,9 +192,14 @@ class ChallengeTask:
             after = rows[-1][0]
 
     def _is_still_due(self, subject: SeatIndex, question: Question) -> bool:
-        state = self._parts.ledger.segment(question.segment_id)
-        seats = self._parts.rules().seats
-        return state is not None and holding_of(question.segment_id, state, subject, seats) is not None
+        return self._holding(question.segment_id, subject) is not None
+
+    def _holding(self, segment_id: SegmentId, subject: SeatIndex) -> Holding | None:
+        """Return what a seat has vouched for of a segment, as the ledger stands."""
+        state = self._parts.ledger.segment(segment_id)
+        if state is None:
+            return None
+        return holding_of(segment_id, state, subject, self._parts.rules().placement, self._parts.next_height())
 
     def _unreported(self, found: Mapping[SeatIndex, Passed | Failed]) -> list[SeatIndex]:
         own, state = self._parts.seat, self._parts.state

@@ -207,6 +207,7 @@ class DataPlane:
                 ChallengeParts(
                     seat=SeatIndex(self._config.seat),
                     rules=lambda: self._chain.context,
+                    next_height=lambda: Height(self._chain.tip.height + 1),
                     state=self._chain,
                     ledger=self._chain,
                     pool=pool,

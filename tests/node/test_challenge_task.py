@@ -147,6 +147,7 @@ async def verifying(blocks: Blocks, lie: Passed | Failed | None = None) -> Async
             parts = ChallengeParts(
                 seat=seat,
                 rules=lambda: nine.context,
+                next_height=lambda: Height(nine.chain.height + 1),
                 state=nine.chain.state,
                 ledger=LedgerOf(nine),
                 pool=pool,
