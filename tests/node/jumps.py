@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import trio
 import trio.testing
 
 
@@ -16,3 +17,9 @@ async def until(
         assert clock.current_time() < end, "it never happened"
         await trio.testing.wait_all_tasks_blocked(0.002)
         clock.jump(jump_s)
+
+
+async def pause(seconds: float) -> None:
+    """Let virtual time pass."""
+    with trio.move_on_after(seconds):
+        await trio.sleep_forever()

@@ -46,7 +46,7 @@ from storage.possession import Question, verifiers_of
 from storage.state import read_state
 from storage.transactions import transaction_id
 from tests.node.client.nine import SEATS, Nine
-from tests.node.jumps import until
+from tests.node.jumps import pause, until
 from tests.node.test_repair_task import EVERYBODY, LedgerOf
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Blocks:
     async def run(self) -> None:
         chain = self.nine.chain
         while True:
-            await trio.sleep(BLOCK_S)
+            await pause(BLOCK_S)
             chain.height = Height(chain.height + 1)
             moment = Moment(
                 height=chain.height,
@@ -294,7 +294,7 @@ async def test_what_is_mended_before_the_second_question_is_proven(
     nine.holders[SUBJECT].shards.clear()
 
     async def mend() -> None:
-        await trio.sleep(4.0)
+        await pause(4.0)
         nine.holders[SUBJECT].shards.update(kept)
 
     async with linked(nine) as pool, trio.open_nursery() as nursery:
