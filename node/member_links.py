@@ -111,7 +111,7 @@ class ShellHandlers:
         self._server = server
         self._on_link = on_link
 
-    async def on_frame(self, peer: PublicKey, frame: bytes) -> None:
+    def on_frame(self, peer: PublicKey, frame: bytes) -> None:
         """Hand a frame to the consensus task, which only queues it."""
         self._consensus.receive(self._links.member_of(peer), frame)
 

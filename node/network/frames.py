@@ -21,7 +21,7 @@ from consensus.errors import RejectionError, RejectionReason
 from node.errors import PeerUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 LENGTH_BYTES: Final = 4
 READ_BYTES: Final = 256 * 1024
@@ -57,6 +57,40 @@ async def write_frames(stream: ByteStream, payloads: Sequence[bytes], *, deadlin
         raise PeerUnreachableError(f"write failed: {error or type(error).__name__}") from error
 
 
+class FrameParser:
+    """Cuts frames out of bytes that come in whatever pieces."""
+
+    __slots__ = ("_buffer", "_bytes_max")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._buffer = bytearray()
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Give the frames that a piece completes, in order; to be run to its end.
+
+        Raises:
+            RejectionError: OVERSIZED, once the frames before the length were given.
+        """
+        self._buffer += piece
+        position = 0
+        try:
+            while len(self._buffer) >= position + LENGTH_BYTES:
+                start = position + LENGTH_BYTES
+                end = start + _frame_bytes(self._buffer[position:start], self._bytes_max)
+                if len(self._buffer) < end:
+                    break
+                position = end
+                yield bytes(memoryview(self._buffer)[start:end])
+        finally:
+            del self._buffer[:position]
+
+    def end(self) -> None:
+        """Say that no more bytes come; raises RejectionError(MALFORMED) inside a frame."""
+        if self._buffer:
+            raise RejectionError(RejectionReason.MALFORMED, "the stream ended inside a frame")
+
+
 class FrameReader:
     """Reads one stream frame by frame."""
 
@@ -78,10 +112,7 @@ class FrameReader:
         with trio.fail_after(deadline_s):
             if not await self._fill(LENGTH_BYTES):
                 return None
-            frame_bytes = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
-            if frame_bytes > self._bytes_max:
-                detail = f"frame of {frame_bytes} bytes, at most {self._bytes_max}"
-                raise RejectionError(RejectionReason.OVERSIZED, detail)
+            frame_bytes = _frame_bytes(self._buffer[:LENGTH_BYTES], self._bytes_max)
             await self._fill(LENGTH_BYTES + frame_bytes)
         frame = bytes(memoryview(self._buffer)[LENGTH_BYTES : LENGTH_BYTES + frame_bytes])
         del self._buffer[: LENGTH_BYTES + frame_bytes]
@@ -104,4 +135,17 @@ class FrameReader:
         except StreamEOF:
             return b""
         except (StreamError, BaseLibp2pError, OSError) as error:
-            raise PeerUnreachableError(f"read failed: {error or type(error).__name__}") from error
+            raise read_failure(error) from error
+
+
+def read_failure(error: Exception) -> PeerUnreachableError:
+    """Return what a broken stream means to whoever reads it."""
+    return PeerUnreachableError(f"read failed: {error or type(error).__name__}")
+
+
+def _frame_bytes(length: bytearray, bytes_max: int) -> int:
+    """Return what a length announces, or refuse it (N5)."""
+    frame_bytes = int.from_bytes(length, "big")
+    if frame_bytes > bytes_max:
+        raise RejectionError(RejectionReason.OVERSIZED, f"frame of {frame_bytes} bytes, at most {bytes_max}")
+    return frame_bytes

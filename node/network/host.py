@@ -21,7 +21,7 @@ from consensus.errors import RejectionError, RejectionReason
 from node.network.catch_up import CATCH_UP_PROTOCOL, request, serve_request
 from node.network.gossip import build_gossip, deliver_topic, install_validators, publish, run_gossip
 from node.network.peers import Drop, Membership, NetworkCounters, Topic
-from node.network.streams import CONSENSUS_PROTOCOL, Link, LinkContext, OutboundQueue, keep_link, send, serve_inbound
+from node.network.streams import CONSENSUS_PROTOCOL, Link, LinkContext, OutboundQueue, Sender, keep_link, serve_inbound
 from node.network.swarm import build_host, listen_multiaddr, reset_stream
 from node.ports import check_port_is_free
 
@@ -71,6 +71,7 @@ class Network:
             refuse=self.refuse,
             hang_up=self._hang_up,
         )
+        self._sender = Sender(self.counters)
         self._links = {peer: self._new_link(peer) for peer in self._membership.peers()}
         self._pubsub, self._router = build_gossip(self._host, self._membership, self.refuse)
         self._publish_send, self._publish_receive = trio.open_memory_channel[tuple[Topic, bytes]](PUBLISH_QUEUE_MAX)
@@ -84,7 +85,7 @@ class Network:
     def send(self, peer: PublicKey, frame: bytes) -> None:
         """Queue a frame for one peer; never waits (1 byte to frame_bytes_max)."""
         assert len(frame) <= self._settings.frame_bytes_max, f"a frame of {len(frame)} bytes"
-        send(self._links[peer], frame, self.counters)
+        self._sender.send(self._links[peer], frame)
 
     def broadcast(self, frame: bytes) -> None:
         """Queue a frame for every peer."""
@@ -134,6 +135,7 @@ class Network:
             for topic, subscription in subscriptions.items():
                 nursery.start_soon(self._deliver, topic, subscription)
             nursery.start_soon(self._publish_queue)
+            nursery.start_soon(self._sender.run)
             for link in self._links.values():
                 nursery.start_soon(keep_link, link, self._context)
             ready.set()

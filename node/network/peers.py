@@ -103,12 +103,11 @@ class NetworkSettings:
 class NetworkHandlers(Protocol):
     """What the shell does with what arrives; `peer` is a member's network key, proven by the handshake.
 
-    A handler that raises RejectionError has the peer's connection closed and the reason counted. While a handler runs
-    nothing more is read from that stream: put the frame on a queue and return, a handler busy for 5 s costs the link.
+    A handler that raises RejectionError has the peer's connection closed and the reason counted.
     """
 
-    async def on_frame(self, peer: PublicKey, frame: bytes) -> None:
-        """Take one frame of the peer's stream; frames of one peer arrive one by one, in order."""
+    def on_frame(self, peer: PublicKey, frame: bytes) -> None:
+        """Queue one frame of the peer's stream; frames of one peer arrive one by one, in order."""
 
     async def on_gossip(self, topic: Topic, peer: PublicKey, payload: bytes) -> None:
         """Take what the member published; it arrives once, in any order, or not at all."""

@@ -9,11 +9,16 @@ Rules
   bound of BUFFERED_BYTES_MAX (N11). Every other frame is left to the library.
 - Q2. What a stream's end means is the library's to say: a quick stream without bytes that is no longer open asks it.
 - Q3. Credit is given back at half a window, not at every read.
+- Q4. A stream may pour into a sink: its bytes are taken in the turn of the scheduler that read the socket, without a
+  task in between. What the sink raises is raised by the task that pours, where the library cannot swallow it.
+- Q5. A frame leaves in the turn of the scheduler that wrote it while nobody else writes and the socket takes it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import contextmanager
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +39,7 @@ from libp2p.stream_muxer.yamux.yamux import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from libp2p.abc import INetStream, ISecureConn
     from libp2p.peer.id import ID
@@ -48,6 +53,7 @@ HEADER: Final = Struct("!BBHII")
 """Of a yamux frame: version, type, flags, stream, length."""
 BUFFERED_BYTES_MAX: Final = 32 * 1024 * 1024
 """Two of yamux's largest receive windows: consensus and one large answer, both unread."""
+POUR_BYTES: Final = 64 * 1024
 BODY_S: Final = 30.0
 """From a data frame's header to its last byte: at most a window, from a member."""
 
@@ -75,6 +81,7 @@ class QuickSession(SecureSession):
         self._stream = _socket_stream(session.conn)
         self._take_frames = take_frames
         self._sealed = bytearray()
+        self._unsent = b""
         self._plain = bytearray(session._drain(None))  # noqa: SLF001 (what came with the handshake's last message)
 
     async def read(self, n: int | None = None) -> bytes:
@@ -94,15 +101,34 @@ class QuickSession(SecureSession):
         return self._cut(length)
 
     async def write(self, frame: bytes, /) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (a name)
-        """Send bytes in as few noise messages and system calls as they fit."""
+        """Send bytes in as few noise messages and system calls as they fit, after what is unsent."""
+        sealed, self._unsent = self._unsent + self._seal(frame), b""
+        try:
+            await self._stream.send_all(sealed)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"connection is gone: {error}", transport="tcp") from error
+
+    def write_now(self, frame: bytes) -> None:
+        """Send what the socket takes at once; the rest is unsent and leaves before the next write."""
+        assert not self._unsent, "the next write sends what is unsent"
+        sealed = self._seal(frame)
+        try:
+            sent = os.write(self._stream.socket.fileno(), sealed)
+        except OSError:  # full, or gone: the next write waits, or says so
+            sent = 0
+        self._unsent = sealed[sent:]
+
+    @property
+    def has_unsent(self) -> bool:
+        """Say whether the socket did not take all of the last write_now()."""
+        return bool(self._unsent)
+
+    def _seal(self, frame: bytes) -> bytes:
         parts: list[bytes] = []
         for start in range(0, len(frame), MAX_PLAINTEXT_LENGTH):
             message = self._noise.encrypt(frame[start : start + MAX_PLAINTEXT_LENGTH])
             parts += (len(message).to_bytes(LENGTH_BYTES, "big"), message)
-        try:
-            await self._stream.send_all(b"".join(parts))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionClosedError(f"connection is gone: {error}", transport="tcp") from error
+        return b"".join(parts)
 
     def _cut(self, length: int) -> bytes:
         piece = bytes(memoryview(self._plain)[:length])
@@ -110,13 +136,19 @@ class QuickSession(SecureSession):
         return piece
 
     async def _receive(self) -> bool:
-        """Decrypt what the socket has; False at its end."""
+        """Wait for the socket and decrypt what it has; False at its end."""
+        descriptor = self._stream.socket.fileno()
+        if descriptor < 0:
+            return False
         try:
-            received = await self._stream.receive_some(RECEIVE_BYTES)
-        except trio.BrokenResourceError as error:
-            raise ConnectionClosedError(f"connection is gone: {error}", transport="tcp") from error
+            await trio.lowlevel.wait_readable(descriptor)
+            received = os.read(descriptor, RECEIVE_BYTES)
+        except BlockingIOError:
+            return True
         except trio.ClosedResourceError:
             return False
+        except OSError as error:
+            raise ConnectionClosedError(f"connection is gone: {error}", transport="tcp") from error
         self._sealed += received
         position = 0
         while len(self._sealed) >= position + LENGTH_BYTES:
@@ -138,6 +170,7 @@ class QuickYamux(Yamux):
     ) -> None:
         assert isinstance(secured_conn, SecureSession), "noise alone secures (N4)"
         self._session = QuickSession(secured_conn, self._take_frames)
+        self._sinks: dict[int, Callable[[bytes], None]] = {}
         super().__init__(self._session, peer_id, is_initiator=is_initiator, on_close=on_close)
 
     def _take_frames(self, plain: bytearray) -> int:
@@ -148,16 +181,47 @@ class QuickYamux(Yamux):
             is_plain = wire_version == 0 and kind == TYPE_DATA and flags == 0 and stream_id in self.streams
             if not is_plain or len(plain) < end or self._is_above_bound(length):
                 break
-            self.stream_buffers[stream_id] += memoryview(plain)[position + HEADER_SIZE : end]
             stream = self.streams[stream_id]
             stream.recv_window = max(0, stream.recv_window - length)
-            self.stream_events[stream_id].set()
+            self._deliver(stream_id, bytes(memoryview(plain)[position + HEADER_SIZE : end]))
             position = end
         return position
 
+    def _deliver(self, stream_id: int, piece: bytes) -> None:
+        sink = self._sinks.get(stream_id)
+        if sink is not None and not self.stream_buffers[stream_id]:
+            sink(piece)
+            return
+        self.stream_buffers[stream_id] += piece
+        self.stream_events[stream_id].set()
+
+    @contextmanager
+    def pouring(self, stream_id: int, sink: Callable[[bytes], None]) -> Generator[None]:
+        """Let a stream's bytes go to a sink that never raises, unless others wait in the buffer before them."""
+        assert stream_id not in self._sinks, "one task pours a stream"
+        self._sinks[stream_id] = sink
+        try:
+            yield
+        finally:
+            del self._sinks[stream_id]
+
     async def send_frame(self, frame: bytes) -> None:
-        """Send a frame of one of the streams."""
+        """Send a frame of one of the streams; no bytes: what is unsent alone."""
         await self._write_frame(frame)
+
+    def send_now(self, frame: bytes) -> None:
+        """Send a frame of one of the streams while is_free."""
+        self._session.write_now(frame)
+
+    @property
+    def is_free(self) -> bool:
+        """Say whether nobody is writing and everything that was written has left."""
+        return not (self._write_lock.locked() or self.has_unsent or self.event_shutting_down.is_set())
+
+    @property
+    def has_unsent(self) -> bool:
+        """Say whether the socket did not take all that was written."""
+        return self._session.has_unsent
 
     def _is_above_bound(self, length: int) -> bool:
         return sum(map(len, self.stream_buffers.values())) + length > BUFFERED_BYTES_MAX
@@ -199,25 +263,58 @@ class QuickStream:
         """Return 1 to n bytes, or raise what the library raises at the end (Q2)."""
         muxed = self._muxed
         assert n is not None, "reads are bounded"
-        while muxed is not None:
-            buffer = muxed.conn.stream_buffers.get(muxed.stream_id)
-            event = muxed.conn.stream_events.get(muxed.stream_id)
-            is_open = not (muxed.recv_closed or muxed.closed or muxed.conn.event_shutting_down.is_set())
-            if buffer is None or event is None or not is_open:
-                break
+        while muxed is not None and _is_open(muxed):
+            buffer = muxed.conn.stream_buffers[muxed.stream_id]
             if buffer:
                 piece = bytes(memoryview(buffer)[:n])
                 del buffer[: len(piece)]
-                await self._release(muxed, len(piece))
+                self._owed_bytes += len(piece)
+                await self._release(muxed)
                 return piece
-            await event.wait()
-            if muxed.conn.stream_events.get(muxed.stream_id) is event:
-                muxed.conn.stream_events[muxed.stream_id] = trio.Event()
+            await _wait_for_news(muxed)
         return await self._stream.read(n)
 
-    async def write(self, payload: bytes, /) -> None:
-        """Send all of it; what does not fit the peer's window goes the library's way."""
+    async def pour(self, sink: Callable[[bytes], None]) -> None:
+        """Give every byte to a sink as it arrives (Q4); raises what the sink raises, or the library at the end (Q2)."""
         muxed = self._muxed
+        if muxed is not None:
+            await self._pour_quickly(muxed, sink)
+        while True:
+            sink(await self._stream.read(POUR_BYTES))
+
+    async def _pour_quickly(self, muxed: YamuxStream, sink: Callable[[bytes], None]) -> None:
+        failures: list[BaseException] = []
+        events = muxed.conn.stream_events
+
+        def take(piece: bytes) -> None:
+            self._owed_bytes += len(piece)
+            try:
+                if not failures:
+                    sink(piece)
+            except BaseException as error:  # noqa: BLE001 (raised again below, by the task that pours)
+                failures.append(error)
+            if (failures or self._owes_credit(muxed)) and muxed.stream_id in events:
+                events[muxed.stream_id].set()
+
+        with self._yamux.pouring(muxed.stream_id, take):
+            while _is_open(muxed):
+                buffer = muxed.conn.stream_buffers[muxed.stream_id]
+                if buffer:
+                    piece = bytes(buffer)
+                    buffer.clear()
+                    take(piece)
+                if failures:
+                    raise failures[0]
+                await self._release(muxed)
+                if not buffer:
+                    await _wait_for_news(muxed)
+
+    async def write(self, payload: bytes, /) -> None:
+        """Send all of it after what is unsent; what does not fit the peer's window goes the library's way."""
+        muxed = self._muxed
+        if muxed is not None and not payload:
+            await self._yamux.send_frame(payload)
+            return
         if (
             muxed is None
             or muxed.send_closed
@@ -229,16 +326,50 @@ class QuickStream:
         muxed.send_window -= len(payload)
         await self._yamux.send_frame(HEADER.pack(0, TYPE_DATA, 0, muxed.stream_id, len(payload)) + payload)
 
-    async def _release(self, muxed: YamuxStream, byte_count: int) -> None:
+    @property
+    def has_unsent(self) -> bool:
+        """Say whether the connection's socket did not take all that was written."""
+        return self._muxed is not None and self._yamux.has_unsent
+
+    def room(self) -> int:
+        """Return how many bytes write_now() takes at this moment."""
+        muxed = self._muxed
+        if muxed is None or muxed.send_closed or muxed.closed or not self._yamux.is_free:
+            return 0
+        return min(muxed.send_window, MAX_MESSAGE_SIZE - HEADER_SIZE)
+
+    def write_now(self, payload: bytes) -> None:
+        """Send 1 to room() bytes without waiting; the next write() sends what the socket did not take (Q5)."""
+        muxed = self._muxed
+        assert muxed is not None, "the library's own streams have no room"
+        muxed.send_window -= len(payload)
+        self._yamux.send_now(HEADER.pack(0, TYPE_DATA, 0, muxed.stream_id, len(payload)) + payload)
+
+    def _owes_credit(self, muxed: YamuxStream) -> bool:
+        return self._owed_bytes >= muxed.target_recv_window // 2
+
+    async def _release(self, muxed: YamuxStream) -> None:
         """Give credit back once it is worth a frame (Q3), and let the window grow as the library would."""
-        self._owed_bytes += byte_count
-        if self._owed_bytes < muxed.target_recv_window // 2:
+        if not self._owes_credit(muxed):
             return
         grown = min(muxed.target_recv_window, MAX_WINDOW_SIZE - muxed.target_recv_window)
         credit, self._owed_bytes = self._owed_bytes + grown, 0
         muxed.target_recv_window += grown
         muxed.recv_window += credit
         await muxed.send_window_update(credit)
+
+
+def _is_open(muxed: YamuxStream) -> bool:
+    is_ending = muxed.recv_closed or muxed.closed or muxed.conn.event_shutting_down.is_set()
+    is_known = muxed.stream_id in muxed.conn.stream_buffers and muxed.stream_id in muxed.conn.stream_events
+    return is_known and not is_ending
+
+
+async def _wait_for_news(muxed: YamuxStream) -> None:
+    event = muxed.conn.stream_events[muxed.stream_id]
+    await event.wait()
+    if muxed.conn.stream_events.get(muxed.stream_id) is event:
+        muxed.conn.stream_events[muxed.stream_id] = trio.Event()
 
 
 def _socket_stream(conn: NoiseTransportReadWriter) -> trio.SocketStream:

@@ -4,6 +4,8 @@ Protocol `/grandest/consensus/1`; frames as in frames.py, from the opener to the
 
 Rules
 - N7. Sending never waits: a frame goes to the peer's bounded queue; when it does not fit, the oldest leave it, counted.
+  What was queued in one turn of the scheduler leaves in the next, in one write a peer (Sender); what the peer does not
+  take at once is the link's own task's to write.
 - N8. An idle stream carries a keepalive; a peer silent for SILENT_KEEPALIVES of them loses its connection. A link that
   fails is dialled again for ever, at once when the peer dials us, else after a jittered pause. Of a pair the lower
   network key dials first: two dials that cross would make two connections for good. A peer has one inbound stream; a
@@ -16,15 +18,17 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.network.stream.exceptions import StreamEOF
 
 from consensus.errors import RejectionError
 from node.errors import PeerUnreachableError
-from node.network.frames import FrameReader, write_frames
+from node.network.frames import LENGTH_BYTES, FrameParser, FrameReader, encode_frame, read_failure, write_frames
 from node.network.peers import Drop
 from node.network.quick_yamux import QuickStream
 from node.network.swarm import open_stream, reset_stream
@@ -53,14 +57,16 @@ YIELD_S: Final = 0.5
 class OutboundQueue:
     """Frames waiting for one peer, oldest first."""
 
-    __slots__ = ("_bytes", "_bytes_max", "_frames", "_frames_max", "_pushed")
+    __slots__ = ("_bytes", "_bytes_max", "_frames", "_frames_max")
 
     def __init__(self, frames_max: int, bytes_max: int) -> None:
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._frames_max = frames_max
         self._bytes_max = bytes_max
-        self._pushed = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._frames)
 
     def push(self, frame: bytes) -> int:
         """Append a frame; return how many older ones left to make room (N7)."""
@@ -71,20 +77,20 @@ class OutboundQueue:
         while len(self._frames) > self._frames_max or self._bytes > self._bytes_max:
             self._bytes -= len(self._frames.popleft())
             dropped += 1
-        self._pushed.set()
         return dropped
 
-    async def take(self) -> list[bytes]:
-        """Wait for frames and return the oldest: one, or several small ones."""
-        while not self._frames:
-            self._pushed = trio.Event()
-            await self._pushed.wait()
-        batch = [self._pop()]
-        batch_bytes = len(batch[0])
-        while self._frames and batch_bytes + len(self._frames[0]) <= WRITE_BYTES_MAX:
-            batch_bytes += len(self._frames[0])
+    def take_within(self, bytes_max: int) -> list[bytes]:
+        """Return the oldest frames that fit so many bytes of the wire together; none if the first does not."""
+        batch: list[bytes] = []
+        while self._frames and bytes_max >= LENGTH_BYTES + len(self._frames[0]):
+            bytes_max -= LENGTH_BYTES + len(self._frames[0])
             batch.append(self._pop())
         return batch
+
+    def take(self) -> list[bytes]:
+        """Return the oldest frames: one, or several small ones; none if none wait."""
+        batch = self.take_within(WRITE_BYTES_MAX)
+        return [self._pop()] if self._frames and not batch else batch
 
     def _pop(self) -> bytes:
         frame = self._frames.popleft()
@@ -94,13 +100,55 @@ class OutboundQueue:
 
 @dataclass(slots=True, kw_only=True)
 class Link:
-    """What one peer's keeper, reader and sender share."""
+    """What one peer's keeper, reader and sender share.
+
+    Attributes:
+        stream: Where frames leave while the link is up and its task is not writing.
+        blocked: Set when frames wait that could not leave at once.
+        written_at: When something last left (trio's clock).
+    """
 
     peer: PublicKey
     queue: OutboundQueue
     wake: trio.Event
     is_up: bool = False
     inbound: trio.CancelScope | None = None
+    stream: QuickStream | None = None
+    blocked: trio.Event = field(default_factory=trio.Event)
+    written_at: float = 0.0
+
+
+class Sender:
+    """Writes what waits for any link, all links in one turn of the scheduler (N7)."""
+
+    def __init__(self, counters: NetworkCounters) -> None:
+        self._counters = counters
+        self._waiting: dict[PublicKey, Link] = {}
+        self._news = trio.Event()
+
+    def send(self, link: Link, frame: bytes) -> None:
+        """Queue a frame for a peer, whether its link is up or not."""
+        assert frame, "an empty frame is a keepalive"
+        self._counters.dropped[Drop.QUEUE_FULL] += link.queue.push(frame)
+        self._waiting[link.peer] = link
+        self._news.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            links, self._waiting = self._waiting, {}
+            for link in links.values():
+                self._write_now(link)
+
+    def _write_now(self, link: Link) -> None:
+        if link.stream is not None and (batch := link.queue.take_within(link.stream.room())):
+            link.stream.write_now(b"".join(map(encode_frame, batch)))
+            link.written_at = trio.current_time()
+            self._counters.frames_sent += len(batch)
+        if link.queue or (link.stream is not None and link.stream.has_unsent):
+            link.blocked.set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +169,6 @@ class LinkContext:
     dial: Callable[[PublicKey], Awaitable[None]]
     refuse: Callable[[PublicKey, RejectionError], None]
     hang_up: Callable[[PublicKey], None]
-
-
-def send(link: Link, frame: bytes, counters: NetworkCounters) -> None:
-    """Queue a frame for a peer, whether its link is up or not."""
-    assert frame, "an empty frame is a keepalive"
-    counters.dropped[Drop.QUEUE_FULL] += link.queue.push(frame)
 
 
 async def keep_link(link: Link, context: LinkContext) -> None:
@@ -176,17 +218,35 @@ async def _watch_for_end(stream: INetStream, writer: trio.CancelScope) -> None:
 
 
 async def _write_queue(link: Link, stream: INetStream, context: LinkContext) -> None:
+    """Write what did not leave at once, and a keepalive when nothing else did for a while."""
     settings = context.settings
     quick = QuickStream(stream)
-    while True:
-        batch = [b""]
-        with trio.move_on_after(settings.keepalive_s):
-            batch = await link.queue.take()
-        try:
-            await write_frames(quick, batch, deadline_s=settings.write_deadline_s)
-        except PeerUnreachableError:
-            return
-        context.counters.frames_sent += sum(1 for frame in batch if frame)
+    try:
+        while True:
+            await _write_waiting(link, quick, context)
+            link.blocked = trio.Event()
+            link.stream = quick
+            with trio.move_on_at(link.written_at + settings.keepalive_s):
+                await link.blocked.wait()
+            link.stream = None
+            if trio.current_time() >= link.written_at + settings.keepalive_s:
+                await write_frames(quick, [b""], deadline_s=settings.write_deadline_s)
+                link.written_at = trio.current_time()
+    except PeerUnreachableError:
+        return
+    finally:
+        link.stream = None
+
+
+async def _write_waiting(link: Link, quick: QuickStream, context: LinkContext) -> None:
+    """Write until the queue is empty; nobody else writes to the stream meanwhile."""
+    deadline_s = context.settings.write_deadline_s
+    if quick.has_unsent:
+        await write_frames(quick, [], deadline_s=deadline_s)
+    while batch := link.queue.take():
+        await write_frames(quick, batch, deadline_s=deadline_s)
+        link.written_at = trio.current_time()
+        context.counters.frames_sent += len(batch)
 
 
 async def serve_inbound(link: Link, stream: INetStream, context: LinkContext) -> None:
@@ -211,11 +271,24 @@ async def serve_inbound(link: Link, stream: INetStream, context: LinkContext) ->
 
 
 async def _read_frames(link: Link, stream: INetStream, context: LinkContext) -> None:
-    reader = FrameReader(QuickStream(stream), context.settings.frame_bytes_max)
+    parser = FrameParser(context.settings.frame_bytes_max)
+    counters = context.counters
     silence_s = SILENT_KEEPALIVES * context.settings.keepalive_s
-    while (frame := await reader.next_frame(deadline_s=silence_s)) is not None:
-        if not frame:
-            context.counters.keepalives_received += 1
-            continue
-        context.counters.frames_delivered += 1
-        await context.handlers.on_frame(link.peer, frame)
+
+    with trio.fail_after(silence_s) as silence:
+
+        def take(piece: bytes) -> None:
+            for frame in parser.feed(piece):
+                silence.deadline = trio.current_time() + silence_s
+                if not frame:
+                    counters.keepalives_received += 1
+                    continue
+                counters.frames_delivered += 1
+                context.handlers.on_frame(link.peer, frame)
+
+        try:
+            await QuickStream(stream).pour(take)
+        except StreamEOF:
+            parser.end()
+        except (BaseLibp2pError, OSError) as error:
+            raise read_failure(error) from error

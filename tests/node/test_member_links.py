@@ -119,7 +119,7 @@ async def test_gossip_carries_transactions_and_nothing_else_under_their_name(mem
     with pytest.raises(RejectionError, match="malformed: not transactions"):
         await shell.on_gossip(Topic.TRANSACTIONS, peer, STATUS)
     with pytest.raises(RejectionError):
-        await shell.on_frame(peer, b"\xc1")
+        shell.on_frame(peer, b"\xc1")
     with pytest.raises(RejectionError):
         await shell.on_request(peer, b"\xc1")
 

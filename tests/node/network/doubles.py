@@ -35,11 +35,8 @@ class Recorder:
     rejection: RejectionError | None = None
     bug: AssertionError | None = None
     answer_gate: trio.Event | None = None
-    stall: bool = False
 
-    async def on_frame(self, peer: PublicKey, frame: bytes) -> None:
-        if self.stall:
-            await trio.sleep_forever()
+    def on_frame(self, peer: PublicKey, frame: bytes) -> None:
         if self.bug is not None:
             raise self.bug
         if self.rejection is not None:

@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import wait_all_tasks_blocked
 
 from node.network.streams import WRITE_BYTES_MAX, OutboundQueue
 
 
-async def drain(queue: OutboundQueue, count: int) -> list[bytes]:
+def drain(queue: OutboundQueue) -> list[bytes]:
     frames: list[bytes] = []
-    while len(frames) < count:
-        frames += await queue.take()
+    while batch := queue.take():
+        frames += batch
     return frames
 
 
-async def test_small_frames_that_wait_together_leave_together() -> None:
+def test_small_frames_that_wait_together_leave_together() -> None:
     queue = OutboundQueue(frames_max=10, bytes_max=100)
     for frame in (b"a", b"b", b"c"):
         assert queue.push(frame) == 0
-    assert await queue.take() == [b"a", b"b", b"c"]
+    assert queue.take() == [b"a", b"b", b"c"]
+    assert queue.take() == []
 
 
-async def test_a_large_frame_leaves_alone() -> None:
+def test_a_large_frame_leaves_alone() -> None:
     queue = OutboundQueue(frames_max=10, bytes_max=2 * WRITE_BYTES_MAX)
     large = bytes(WRITE_BYTES_MAX)
     queue.push(large)
     queue.push(b"b")
-    assert await queue.take() == [large]
-    assert await queue.take() == [b"b"]
+    assert queue.take() == [large]
+    assert queue.take() == [b"b"]
 
 
-async def test_taking_from_an_empty_queue_waits_for_a_frame() -> None:
+def test_no_more_is_taken_than_fits_and_a_length_counts() -> None:
     queue = OutboundQueue(frames_max=10, bytes_max=100)
-    taken: list[list[bytes]] = []
-
-    async def take() -> None:
-        taken.append(await queue.take())
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(take)
-        await wait_all_tasks_blocked()
-        assert taken == []
-        queue.push(b"x")
-    assert taken == [[b"x"]]
+    for frame in (b"ab", b"cd", b"ef"):
+        queue.push(frame)
+    assert queue.take_within(5) == []
+    assert queue.take_within(6 + 5) == [b"ab"]
+    assert queue.take_within(6 + 6) == [b"cd", b"ef"]
+    assert len(queue) == 0
 
 
 @given(
@@ -63,4 +57,4 @@ def test_the_oldest_leave_when_the_newest_do_not_fit(frames: list[bytes], frames
         while len(model) > frames_max or sum(map(len, model)) > bytes_max:
             model.pop(0)
         assert queue.push(frame) == before - len(model)
-    assert trio.run(drain, queue, len(model)) == model
+    assert drain(queue) == model

@@ -24,6 +24,8 @@ from libp2p.transport.upgrader import TransportUpgrader
 from node.errors import PeerUnreachableError
 from node.network import quick_yamux as quick_module
 from node.network import swarm as swarm_module
+from node.network.catch_up import CATCH_UP_PROTOCOL
+from node.network.frames import encode_frame
 from node.network.host import open_network
 from node.network.peers import Membership, NetworkCounters, NetworkSeed, peer_id_of
 from node.network.streams import CONSENSUS_PROTOCOL
@@ -203,11 +205,12 @@ async def test_the_library_would_forbid_it_for_a_minute(monkeypatch: pytest.Monk
 
 async def flood(place: Town, first: Member, flood_bytes: int) -> int:
     """Send to a stream that nobody reads, ignoring its window; return the most bytes that were kept unread."""
-    first.seen.stall = True
+    first.seen.answer_gate = trio.Event()
     most = 0
     async with hostile_host(place.seeds[1], place.addresses[0]) as (host, swarm):
-        stream = await host.new_stream(peer_id_of(first.key), [CONSENSUS_PROTOCOL])
+        stream = await host.new_stream(peer_id_of(first.key), [CATCH_UP_PROTOCOL])
         assert isinstance(stream, NetStream)
+        await stream.write(encode_frame(b"a question whose answer takes long"))
         muxed = stream.muxed_stream
         assert isinstance(muxed, YamuxStream)
         (held,) = first.network._swarm.get_connections(peer_id_of(place.addresses[1].network_key))
