@@ -78,8 +78,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-GOSSIP_S: Final = 1.0
-"""Decisions reach members over their streams; gossip is for those whose links are broken, and must not cost a vote."""
+GOSSIP_S: Final = 5.0
+"""Decisions reach members over their streams; gossip is for those whose links are broken, as often as a status tells
+of a height. Each one passes through every pair of members: once a second it cost as much as a block."""
 SMALL_STORE: Final = LevelOptions(write_buffer_bytes=4 * 1024 * 1024, cache_bytes=8 * 1024 * 1024)
 """Chain and records: rows are small and few beside the units."""
 RESUME_BYTES: Final = 32 * 1024 * 1024

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from consensus.identifiers import Height, MemberIndex, Round
 from consensus.messages import TransactionsMessage, decode_message
-from node.admission import PROPOSERS, STALLED_S, Admission
+from node.admission import LOST_S, PROPOSERS, STALLED_S, Admission
 from node.ledger_chain import LedgerChain
 from node.mempool import Mempool
 from node.submission import Submission
@@ -31,13 +31,14 @@ class Letters:
     """An Outbox that keeps what leaves: the transactions of each frame."""
 
     sent: dict[MemberIndex, list[list[bytes]]] = field(default_factory=lambda: defaultdict(list))
+    to_all: list[list[bytes]] = field(default_factory=list[list[bytes]])
     gossiped: list[list[bytes]] = field(default_factory=list[list[bytes]])
 
     def send(self, member: MemberIndex, frame: bytes) -> None:
         self.sent[member].append(transactions_of(frame))
 
     def broadcast(self, frame: bytes) -> None:
-        raise AssertionError(f"{len(frame)} bytes for everybody")
+        self.to_all.append(transactions_of(frame))
 
     def publish(self, frame: bytes) -> None:
         self.gossiped.append(transactions_of(frame))
@@ -119,12 +120,33 @@ async def test_what_a_block_carried_is_passed_on_no_more(chain: LedgerChain) -> 
         assert dict(door.letters.sent) == before
 
 
-async def test_without_blocks_it_is_gossiped_once(chain: LedgerChain, autojump_clock: MockClock) -> None:
+async def test_without_a_block_all_members_are_told_once_and_later_it_is_gossiped_once(
+    chain: LedgerChain, autojump_clock: MockClock
+) -> None:
     del autojump_clock
     async with open_door(chain) as door:
         door.admission.submit(posted(11))
-        await trio.sleep_until(trio.current_time() + 10 * STALLED_S)
+        await wait_all_tasks_blocked()
+        assert door.letters.to_all == []
+        await trio.sleep_until(trio.current_time() + 2 * STALLED_S)
+        assert door.letters.to_all == [[grant(GENESIS, 11)]]
+        assert door.letters.gossiped == []
+        await trio.sleep_until(trio.current_time() + 10 * LOST_S)
+        assert door.letters.to_all == [[grant(GENESIS, 11)]]
         assert door.letters.gossiped == [[grant(GENESIS, 11)]]
+
+
+async def test_while_blocks_come_slower_than_they_stall_all_are_told_but_nothing_is_gossiped(
+    chain: LedgerChain, autojump_clock: MockClock
+) -> None:
+    del autojump_clock
+    async with open_door(chain) as door:
+        door.admission.submit(posted(11))
+        for _ in range(10):
+            await trio.sleep_until(trio.current_time() + 3 * STALLED_S)
+            door.admission.on_appended()
+        assert door.letters.to_all == [[grant(GENESIS, 11)]]
+        assert door.letters.gossiped == []
 
 
 async def test_while_blocks_come_nothing_is_gossiped(chain: LedgerChain, autojump_clock: MockClock) -> None:
@@ -134,4 +156,5 @@ async def test_while_blocks_come_nothing_is_gossiped(chain: LedgerChain, autojum
         for _ in range(10):
             await trio.sleep_until(trio.current_time() + STALLED_S / 2)
             door.admission.on_appended()
+        assert door.letters.to_all == []
         assert door.letters.gossiped == []
