@@ -65,6 +65,7 @@ from consensus.messages import (
 )
 from consensus.round_machine import Step
 from consensus.timeouts import rebroadcast_ms
+from consensus.vote_keeper import tally
 from consensus.votes import Precommit
 from node.block_keeper import BlockKeeper
 from node.errors import WriteAheadLogError
@@ -307,7 +308,7 @@ class Member:
 
     async def _feed_own(self) -> None:
         while self._own_events:
-            for effect in self._apply(self._own_events.popleft()):
+            for effect in _votes_first(self._apply(self._own_events.popleft())):
                 await self._carry_out(effect)
         if self._state.decision is not None:
             await self._try_append()
@@ -345,7 +346,7 @@ class Member:
                     self._blocks.log(vote.block_hash)
                 self._hear_own(await self._speaker.vote(vote))
             case BroadcastCertificate(certificate=certificate):
-                self._parts.outbox.broadcast(encode_message(_certificate_message(certificate)))
+                self._show(certificate)
             case ScheduleTimeout(timeout=timeout):
                 now, proposer = self._parts.monotonic_s(), self._chain.turns.proposer(self.height, timeout.round)
                 self._timers.start(timeout, now + self._pace.wait_s(timeout, proposer, self._rules.parameters, now))
@@ -355,6 +356,18 @@ class Member:
                 LOGGER.debug("height %d decided in round %d", self.height, effect.certificate.round)
             case _:
                 assert_never(effect)
+
+    def _show(self, certificate: PolkaCertificate | RoundCertificate) -> None:
+        """Send a certificate to all; a polka to whoever has not precommitted its block, since those have it."""
+        if isinstance(certificate, RoundCertificate):
+            self._parts.outbox.broadcast(encode_message(RoundMessage(certificate=certificate)))
+            return
+        frame = encode_message(PolkaMessage(certificate=certificate))
+        precommits = tally(self._state.keeper, certificate.round).precommits
+        for member in map(MemberIndex, range(self._parts.members.budget.members)):
+            precommit = precommits.get(member)
+            if precommit is None or precommit.vote.block_hash != certificate.block_hash:
+                self._parts.outbox.send(member, frame)
 
     def _hear_own(self, said: ProposalReceived | VoteReceived | None) -> None:
         """Own messages count when they come back (rule A64)."""
@@ -459,7 +472,6 @@ class Member:
         self._helper.repeat_transactions(self._state)
 
 
-def _certificate_message(certificate: PolkaCertificate | RoundCertificate) -> PolkaMessage | RoundMessage:
-    if isinstance(certificate, PolkaCertificate):
-        return PolkaMessage(certificate=certificate)
-    return RoundMessage(certificate=certificate)
+def _votes_first(effects: tuple[Effect, ...]) -> list[Effect]:
+    """Put certificates last: a polka and the precommit that it explains leave in one write, once the vote is signed."""
+    return sorted(effects, key=lambda effect: isinstance(effect, BroadcastCertificate))
