@@ -130,6 +130,13 @@ def block_hashes(state: HeightState) -> frozenset[BlockHash]:
     return frozenset(held if state.decision is None else held | {state.decision.block_hash})
 
 
+def is_known_polka(state: HeightState, polka: PolkaCertificate) -> bool:
+    """Say whether a polka would change nothing: it was counted here, and the valid value is of its round or a later."""
+    valid = state.machine.valid
+    is_counted = (polka.round, polka.block_hash) in state.keeper.polkas
+    return is_counted and valid is not None and valid.round >= polka.round
+
+
 def _own_proposal(state: HeightState, me: MemberIndex) -> SignedProposal | None:
     known = state.proposals.get(state.machine.round, ())
     return next((received.signed for received in known if received.signed.proposal.proposer == me), None)

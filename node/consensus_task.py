@@ -1,7 +1,7 @@
 """Drives the member in trio: one loop that lets it advance when something arrived or is due.
 
-Disk work runs in worker threads, frames are taken in between. The loop gives way after every message, so that no flood
-of one kind keeps the rest of the node waiting.
+Disk work that is not brief runs in worker threads, frames are taken in between. The loop gives way after TURN_S of
+work, so that no flood of one kind keeps the rest of the node waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.signing import check_signature
+from node.blocking import BriefWork
 from node.clock import now_ms
 from node.inbox import OfferedBlock
 from node.member import Member
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 LISTEN_S: Final = 1.0
 """How long a starting member only listens: a second copy of its seat would be heard."""
+TURN_S: Final = 0.005
+"""Work of one turn: a round's votes of all members, taken together, cost less than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,7 @@ class ConsensusTask:
                 counters=parts.counters,
                 events=self,
                 run_blocking=trio.to_thread.run_sync,
+                run_flush=BriefWork(trio.to_thread.run_sync),
                 monotonic_s=time.monotonic,
                 wall_ms=now_ms,
                 check=parts.check,
@@ -172,7 +176,10 @@ class ConsensusTask:
         await self._member.recover()
         self._is_recovered = True
         while True:
+            until = time.monotonic() + TURN_S
             await self._member.advance()
+            while self._member.has_queued and time.monotonic() < until:
+                await self._member.advance()
             await trio.lowlevel.checkpoint()
             if not self._member.has_queued:
                 with trio.move_on_after(max(0.0, self._member.next_moment() - time.monotonic())):

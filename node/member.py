@@ -46,6 +46,7 @@ from consensus.height_state import (
     block_hashes,
     decided_commit,
     decided_polkas,
+    is_known_polka,
     start_state,
 )
 from consensus.identifiers import Height, MemberIndex, Round
@@ -118,7 +119,7 @@ class Member:
             intake=self._intake,
             outbox=parts.outbox,
             counters=parts.counters,
-            run_blocking=parts.run_blocking,
+            run_flush=parts.run_flush,
         )
         self._helper = Helper(
             chain=parts.chain,
@@ -131,6 +132,7 @@ class Member:
         self._inbox = Inbox()
         self._reception = Reception(
             height=lambda: self.height,
+            is_known_polka=lambda polka: is_known_polka(self._state, polka),
             gate=self._gate,
             evidence=self._evidence,
             inbox=self._inbox,

@@ -31,7 +31,12 @@ class MemberEvents(ReceptionEvents, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberParts:
-    """What a member is built from."""
+    """What a member is built from.
+
+    Attributes:
+        run_blocking: Runs what reads and writes much.
+        run_flush: Runs what writes little and waits for the disk: a vote's log and record, a small block.
+    """
 
     seat: MemberIndex
     chain: NodeChain
@@ -42,6 +47,7 @@ class MemberParts:
     counters: NodeCounters
     events: MemberEvents
     run_blocking: RunBlocking
+    run_flush: RunBlocking
     monotonic_s: Callable[[], float]
     wall_ms: Callable[[], Milliseconds]
     check: SignatureCheck = check_signature

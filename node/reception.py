@@ -19,12 +19,14 @@ from consensus.messages import (
     VoteMessage,
     decode_message,
 )
+from consensus.votes import Precommit
 from node.inbox import Received
 from node.message_gate import height_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from consensus.certificates import PolkaCertificate
     from consensus.identifiers import Height, MemberIndex
     from node.evidence_pool import EvidencePool
     from node.inbox import Inbox
@@ -46,12 +48,23 @@ class ReceptionEvents(Protocol):
 class Reception:
     """The door of one member."""
 
-    __slots__ = ("_counters", "_events", "_evidence", "_gate", "_height", "_inbox", "_monotonic_s", "_peers")
+    __slots__ = (
+        "_counters",
+        "_events",
+        "_evidence",
+        "_gate",
+        "_height",
+        "_inbox",
+        "_is_known_polka",
+        "_monotonic_s",
+        "_peers",
+    )
 
     def __init__(
         self,
         *,
         height: Callable[[], Height],
+        is_known_polka: Callable[[PolkaCertificate], bool],
         gate: MessageGate,
         evidence: EvidencePool,
         inbox: Inbox,
@@ -62,6 +75,7 @@ class Reception:
     ) -> None:
         """Let in what concerns the member's present height, whatever that is at the time."""
         self._height = height
+        self._is_known_polka = is_known_polka
         self._gate = gate
         self._evidence = evidence
         self._inbox = inbox
@@ -104,13 +118,21 @@ class Reception:
         here, height = self._height(), height_of(message)
         if height > here:
             self._note_ahead(member, height)
-        if not here - 1 <= height <= here + 1 or not self._gate.admit(message, frame):
+        if not here - 1 <= height <= here + 1 or self._is_of_no_use(message, height, here):
+            return
+        if not self._gate.admit(message, frame):
             return
         received = Received(member=member, message=message, byte_count=len(frame))
         if height <= here:
             self._queue(received)
         elif not self._inbox.put_next(received):
             self._counters.inputs_dropped += 1
+
+    def _is_of_no_use(self, message: AgreementMessage, height: Height, here: Height) -> bool:
+        """Say whether a message cannot change anything here, before the work of checking it."""
+        if height == here - 1:
+            return not (isinstance(message, VoteMessage) and isinstance(message.signed.vote, Precommit))
+        return height == here and isinstance(message, PolkaMessage) and self._is_known_polka(message.certificate)
 
     def _receive_status(self, member: MemberIndex, height: Height) -> None:
         here = self._height()

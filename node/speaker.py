@@ -40,7 +40,7 @@ class Speaker:
     intake: ProposalIntake
     outbox: Outbox
     counters: NodeCounters
-    run_blocking: RunBlocking
+    run_flush: RunBlocking
 
     async def propose(self, effect: BroadcastProposal) -> ProposalReceived | None:
         """Send a proposal with its block and records; return it as the event that it is to ourselves."""
@@ -67,7 +67,7 @@ class Speaker:
 
     async def _signed(self, sign: Callable[[WantedT], SignedT], wanted: WantedT) -> SignedT | None:
         try:
-            return await self.run_blocking(self._flush_and_sign, sign, wanted)
+            return await self.run_flush(self._flush_and_sign, sign, wanted)
         except SigningRefusedError as error:
             self.counters.signatures_refused += 1
             LOGGER.info("%s", error)

@@ -202,6 +202,7 @@ class SimulatedNode:
                 counters=counters,
                 events=self,
                 run_blocking=self._run_blocking,
+                run_flush=self._run_blocking,
                 monotonic_s=self.now,
                 wall_ms=self._wall_ms,
                 check=around.check,

@@ -6,9 +6,11 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from consensus.blocks import DecidedBlock
 from consensus.genesis import genesis_hash
+from consensus.signing import check_signature
 from node.admission import Admission
 from node.catch_up_task import CatchUpServer
 from node.consensus_task import ConsensusParts, ConsensusTask
@@ -22,6 +24,9 @@ from node.write_ahead_log import WriteAheadLog
 from storage.stores.snapshots import MadeSnapshots
 from tests.node.real_chain import Sent, open_ledger_chain, open_signer
 from tests.node.small_chain import KEYS, small_genesis
+
+if TYPE_CHECKING:
+    from consensus.signing import SignatureCheck
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +45,12 @@ class OneMember:
 
 @contextmanager
 def open_member(
-    folder: Path, blocks: Sequence[DecidedBlock] = (), *, seat: int = 0, fresh: bool = True
+    folder: Path,
+    blocks: Sequence[DecidedBlock] = (),
+    *,
+    seat: int = 0,
+    fresh: bool = True,
+    check: SignatureCheck = check_signature,
 ) -> Generator[OneMember]:
     """Open a seat that has these blocks; one that is not fresh has lost its signer record."""
     folder.mkdir(exist_ok=True)
@@ -60,6 +70,7 @@ def open_member(
             take_transactions=admission.take,
             on_appended=appended.append,
             listen_s=0.0,
+            check=check,
         )
         server = CatchUpServer(
             seat=chain.seat,

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from consensus.blocks import Block, header_hash
+from consensus.certificates import polka_certificate
 from consensus.chain import make_block
 from consensus.events import HeightStarted, ProposalReceived, Validity, VoteReceived
 from consensus.genesis import genesis_hash
-from consensus.identifiers import NO_ROUND, BlockHash, Height, MemberIndex, Round
-from consensus.messages import ProposalMessage, VoteMessage, decode_message, encode_message
+from consensus.identifiers import NO_ROUND, BlockHash, Height, MemberIndex, PublicKey, Round, Signature
+from consensus.messages import PolkaMessage, ProposalMessage, VoteMessage, decode_message, encode_message
 from consensus.proposals import Proposal, SignedProposal, proposal_sign_bytes
 from consensus.round_machine import RoundValue
-from consensus.votes import Prevote, SignedVote
+from consensus.signing import check_signature
+from consensus.votes import Precommit, Prevote, SignedVote
 from node.clock import now_ms
 from node.member import Member
 from node.write_ahead_log import WriteAheadLog
@@ -33,7 +35,7 @@ def inner(member: OneMember) -> Member:
     return member.consensus._member
 
 
-async def hear(member: OneMember, *messages: ProposalMessage | VoteMessage) -> None:
+async def hear(member: OneMember, *messages: ProposalMessage | VoteMessage | PolkaMessage) -> None:
     for message in messages:
         member.consensus.receive(PEERS[0], encode_message(message))
     await inner(member).advance()
@@ -70,6 +72,10 @@ def proposed(block: Block) -> ProposalMessage:
 def prevote(member: MemberIndex, block_hash: BlockHash) -> SignedVote:
     vote = Prevote(height=NEXT, round=Round(0), block_hash=block_hash, valid_round=NO_ROUND, member=member)
     return signed(GENESIS, vote)
+
+
+def precommit(member: MemberIndex, block_hash: BlockHash | None) -> SignedVote:
+    return signed(GENESIS, Precommit(height=NEXT, round=Round(0), block_hash=block_hash, member=member))
 
 
 async def test_log_then_record_are_flushed_before_a_vote_leaves(
@@ -124,3 +130,42 @@ async def test_a_vote_that_the_crash_prevented_is_cast_after_the_restart(tmp_pat
     with open_member(home, (), seat=ME, fresh=False) as member:
         await inner(member).recover()
         assert cast(member) == [("Prevote", named)]
+
+
+async def test_a_polka_leaves_after_its_precommit_and_only_to_whoever_has_not_precommitted_the_block(
+    tmp_path: Path,
+) -> None:
+    with open_member(tmp_path / "home", CHAIN, seat=ME) as member:
+        await inner(member).recover()
+        block = fresh_block(member)
+        named = header_hash(block.header)
+        early = [VoteMessage(signed=precommit(m, named)) for m in PEERS[:2]]
+        other = VoteMessage(signed=precommit(PEERS[2], None))
+        await hear(member, *early, other, proposed(block), *[VoteMessage(signed=prevote(m, named)) for m in PEERS])
+        kinds = [(type(decode_message(frame)), to) for to, frame in member.sent.frames]
+        shown = {to for kind, to in kinds if kind is PolkaMessage}
+        assert shown == set(map(MemberIndex, range(9))) - set(PEERS[:2])
+        last_vote = max(i for i, (kind, _) in enumerate(kinds) if kind is VoteMessage)
+        assert all(i > last_vote for i, (kind, _) in enumerate(kinds) if kind is PolkaMessage)
+
+
+async def test_a_polka_that_was_counted_here_and_votes_of_no_use_are_not_checked_again(tmp_path: Path) -> None:
+    checked = list[bytes]()
+
+    def check(public_key: PublicKey, message: bytes, signature: Signature) -> None:
+        checked.append(message)
+        check_signature(public_key, message, signature)
+
+    with open_member(tmp_path / "home", CHAIN, seat=ME, check=check) as member:
+        await inner(member).recover()
+        block = fresh_block(member)
+        named = header_hash(block.header)
+        votes = [prevote(m, named) for m in PEERS]
+        polka = PolkaMessage(certificate=polka_certificate([*votes, prevote(MemberIndex(6), named)]))
+        await hear(member, proposed(block), *[VoteMessage(signed=signed) for signed in votes])
+        assert cast(member) == [("Prevote", named), ("Precommit", named)]
+        checked.clear()
+        await hear(member, polka)
+        late = Prevote(height=Height(NEXT - 1), round=Round(0), block_hash=named, valid_round=NO_ROUND, member=PEERS[0])
+        await hear(member, VoteMessage(signed=signed(GENESIS, late)))
+        assert checked == []

@@ -10,6 +10,7 @@ import pytest
 import trio
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.secure_session import SecureSession
@@ -122,3 +123,66 @@ async def test_a_window_opens_again_without_an_update_for_every_read() -> None:
                 nursery.start_soon(send_all, first, pieces)
                 await receive(second, 2_000_000, most=100_000)
             assert 0 < updates < 10
+
+
+class Sink:
+    """Keeps what pours in; fails when told."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.failure: Exception | None = None
+
+    def take(self, piece: bytes) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.received += piece
+
+
+async def pour(stream: QuickStream, sink: Sink) -> None:
+    with pytest.raises(StreamEOF):
+        await stream.pour(sink.take)
+
+
+@pytest.mark.parametrize("ends", [(QuickYamux, QuickYamux), (Yamux, QuickYamux)])
+async def test_a_poured_stream_gives_every_byte_in_order_until_its_end(ends: tuple[type[Yamux], type[Yamux]]) -> None:
+    rng = random.Random(8)
+    pieces = [rng.randbytes(rng.choice(SIZES)) for _ in range(60)]
+    sink = Sink()
+    with trio.fail_after(20):
+        async with stream_pair(*ends) as (first, second), trio.open_nursery() as nursery:
+            nursery.start_soon(pour, second, sink)
+            await send_all(first, pieces)
+            await first._stream.close()
+    assert bytes(sink.received) == b"".join(pieces)
+
+
+async def test_what_a_sink_raises_is_raised_where_the_stream_is_poured_and_the_connection_lives() -> None:
+    sink = Sink()
+    sink.failure = ValueError("no more")
+    with trio.fail_after(20):
+        async with stream_pair(QuickYamux, QuickYamux) as (first, second):
+            await first.write(b"x")
+            with pytest.raises(ValueError, match="no more"):
+                await second.pour(sink.take)
+            await second.write(b"still here")
+            assert await receive(first, 10, most=100) == b"still here"
+
+
+async def test_what_the_socket_does_not_take_at_once_leaves_before_the_next_write() -> None:
+    rng = random.Random(9)
+    written = bytearray()
+    with trio.fail_after(20):
+        async with stream_pair(QuickYamux, QuickYamux) as (first, second):
+            assert first._muxed is not None
+            first._muxed.send_window = 2**30  # as if the peer had opened it: the socket is what fills
+            session = first._yamux._session
+            while not first.has_unsent:
+                piece = rng.randbytes(min(first.room(), 60_000))
+                written += piece
+                first.write_now(piece)
+            assert first.room() == 0
+            assert session.has_unsent
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first.write, b"after")
+                assert await receive(second, len(written) + 5, most=100_000) == bytes(written) + b"after"
+            assert not first.has_unsent

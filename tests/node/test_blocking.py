@@ -1,0 +1,62 @@
+"""Brief work runs where it is called; what was long once goes to a thread for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from node.blocking import BRIEF_S, THREADED_CALLS, BriefWork, ReturnT
+
+
+class Disk:
+    """A clock that the work moves, and a thread that counts its calls."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.threaded = 0
+        self.work = BriefWork(self.in_thread, lambda: self.now)
+
+    async def in_thread(self, function: Callable[..., ReturnT], /, *arguments: object) -> ReturnT:
+        self.threaded += 1
+        return function(*arguments)
+
+    def flush(self, span_s: float) -> float:
+        self.now += span_s
+        return span_s
+
+
+async def test_brief_work_needs_no_thread() -> None:
+    disk = Disk()
+    for _ in range(1000):
+        assert await disk.work(disk.flush, BRIEF_S / 2) == BRIEF_S / 2
+    assert disk.threaded == 0
+
+
+async def test_after_a_long_call_the_next_ones_go_to_a_thread_and_then_the_disk_is_tried_again() -> None:
+    disk = Disk()
+    await disk.work(disk.flush, 1.0)
+    assert disk.threaded == 0
+    for _ in range(THREADED_CALLS + 5):
+        await disk.work(disk.flush, BRIEF_S / 2)
+    assert disk.threaded == THREADED_CALLS
+
+
+async def test_a_disk_that_stays_slow_is_asked_in_threads_alone() -> None:
+    disk = Disk()
+    for _ in range(1000):
+        await disk.work(disk.flush, 1.0)
+    assert disk.threaded == 999
+
+
+async def test_what_the_work_raises_comes_through_and_its_time_counts() -> None:
+    disk = Disk()
+
+    def fail() -> None:
+        disk.now += 1.0
+        raise OSError("the disk refuses")
+
+    for threaded in (0, 1):
+        with pytest.raises(OSError, match="the disk refuses"):
+            await disk.work(fail)
+        assert disk.threaded == threaded
