@@ -26,14 +26,18 @@ import trio
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height
 from node.network.shard_messages import (
+    LEAVES_PER_READ_MAX,
     AskHeld,
     AskReceipt,
+    FoundRange,
     HeldAnswer,
     LeavesAnswer,
     Message,
     PieceAnswer,
+    RangesAnswer,
     ReadLeaves,
     ReadPiece,
+    ReadRanges,
     ReadRecords,
     ReceiptAnswer,
     RecordsAnswer,
@@ -155,6 +159,8 @@ class Holder:
                 return self._held(peer, body)
             case ReadRecords():
                 return self._read_records(peer, body)
+            case ReadRanges():
+                return self._read_ranges(peer, body)
             case _:
                 assert_never(body)
 
@@ -206,6 +212,28 @@ class Holder:
         leaves = self._checked(name, body.first_leaf, body.leaf_count)
         proof = prove(self.shards.leaf_hashes(name), body.first_leaf, body.leaf_count)
         return Message(LeavesAnswer(proof=proof), leaves)
+
+    def _read_ranges(self, peer: PublicKey, body: ReadRanges) -> Message:
+        """Serve what is here; one that is missing, damaged or another tenant's spoils nothing for the others."""
+        if sum(part.leaf_count for part in body.ranges) > LEAVES_PER_READ_MAX:
+            raise RejectionError(RejectionReason.MALFORMED, f"more than {LEAVES_PER_READ_MAX} leaves together")
+        found: list[FoundRange | None] = []
+        bulk: list[Buffer] = []
+        for part in body.ranges:
+            name = ShardName(part.segment_id, part.column)
+            try:
+                self._readable(peer, name)
+                leaves = self._checked(name, part.first_leaf, part.leaf_count)
+                proof = prove(self.shards.leaf_hashes(name), part.first_leaf, part.leaf_count)
+            except _DamagedError:
+                trio.from_thread.run_sync(self.on_corrupt, name)
+                found.append(None)
+            except ShardMissingError:
+                found.append(None)
+            else:
+                bulk += leaves
+                found.append(FoundRange(range_bytes=sum(memoryview(leaf).nbytes for leaf in leaves), proof=proof))
+        return Message(RangesAnswer(found=tuple(found)), tuple(bulk))
 
     def _held(self, peer: PublicKey, body: AskHeld) -> Message:
         bitmaps: list[int] = []

@@ -393,7 +393,7 @@ async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio
     entries = Gathering(chain.find_entries, together_max=FOUND_MAX, in_flight_max=QUESTIONS_IN_FLIGHT)
     segments = Gathering(chain.find_segments, together_max=FOUND_MAX, in_flight_max=QUESTIONS_IN_FLIGHT)
     records = RecordReader(pool, home.tenant, keyring)
-    for task in (pool.run, committer.run, completer.run, entries.run, segments.run, records.run):
+    for task in (pool.run, committer.run, completer.run, entries.run, segments.run, records.run, reader.run):
         nursery.start_soon(task)
     await pool.settle()
     parts = _Parts(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PIECE_BYTES: Final = 1024 * 1024
 """What one call carries: whole units and whole leaves."""
 RECORDS_PER_READ_MAX: Final = 64
+PLACES_PER_READ_MAX: Final = 16
+PLACE_LEAVES_MAX: Final = 4
+"""So that PLACES_PER_READ_MAX of them are one piece."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,16 @@ class LeavesAnswer:
 
     leaves: bytes | bytearray | memoryview
     proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafPlace:
+    """Consecutive leaves of one column: what a small read wants."""
+
+    segment_id: SegmentId
+    column: ColumnIndex
+    first_leaf: int
+    leaf_count: int
 
 
 class HolderLink(Protocol):
@@ -75,6 +88,10 @@ class HolderLink(Protocol):
         self, segment_id: SegmentId, column: ColumnIndex, first_leaf: int, into: Sequence[memoryview]
     ) -> None:
         """Fetch whole leaves without a proof to where they belong; nothing is written there once this has ended."""
+        ...
+
+    async def read_places(self, places: Sequence[LeafPlace]) -> tuple[LeavesAnswer | None, ...]:
+        """Fetch leaves with their proofs, of at most PLACES_PER_READ_MAX places; None where the holder has none."""
         ...
 
     async def read_records(self, addresses: Sequence[RecordAddress]) -> tuple[bytes | None, ...]:

@@ -7,11 +7,13 @@ k that are right. Any k do.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from node.client.links import PIECE_BYTES
+from node.client.gathering import Gathering
+from node.client.links import PIECE_BYTES, PLACE_LEAVES_MAX, PLACES_PER_READ_MAX, LeafPlace
 from storage.erasure import reconstruct
 from storage.errors import NotEnoughShardsError, ShardCorruptError
 from storage.identifiers import LEAF_BYTES, UNIT_BYTES, ColumnIndex
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from node.client.chain import SegmentView
     from node.client.holders import HolderPool
-    from node.client.links import HolderLink
+    from node.client.links import HolderLink, LeavesAnswer
     from storage.identifiers import SeatIndex
     from storage.segments import ShardRange
 
@@ -45,6 +47,8 @@ STALL_SECONDS: Final = 10.0
 PIECE_LEAVES: Final = PIECE_BYTES // LEAF_BYTES
 PIECE_UNITS: Final = PIECE_BYTES // UNIT_BYTES
 LEAVES_PER_UNIT: Final = UNIT_BYTES // LEAF_BYTES
+READS_IN_FLIGHT: Final = 2
+"""Small reads' questions of one holder: one is answered while the next gathers what comes."""
 INLINE_BYTES_MAX: Final = 128 * 1024
 """Below this, hashing costs less than the way to a worker thread."""
 
@@ -58,6 +62,19 @@ class SegmentReader:
         self._admitted = tuple(admitted)
         self._columns = columns
         self._usual_seconds = 0.0
+        self._gathered: dict[SeatIndex, Gathering[LeafPlace, LeavesAnswer | None]] = {}
+
+    async def run(self) -> None:
+        """Ask each holder for small reads together, until cancelled; while it does not run they are asked alone."""
+        self._gathered = {
+            seat: Gathering(
+                partial(self._ask_places, seat), together_max=PLACES_PER_READ_MAX, in_flight_max=READS_IN_FLIGHT
+            )
+            for seat in self._admitted
+        }
+        async with trio.open_nursery() as nursery:
+            for gathering in self._gathered.values():
+                nursery.start_soon(gathering.run)
 
     def seats(self, segment: SegmentView) -> tuple[SeatIndex, ...]:
         """Return the holders by column."""
@@ -145,6 +162,8 @@ class SegmentReader:
             into: Where the whole column's units belong; what is returned is empty then.
         """
         seat = self.seats(segment)[column]
+        if not into and len(leaves) <= PLACE_LEAVES_MAX and seat in self._gathered:
+            return await self._fetch_gathered(seat, segment, column, leaves)
         found: list[Buffer] = []
 
         async def fetch(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:
@@ -155,6 +174,29 @@ class SegmentReader:
                 found.append(await _fetch(link, segment, column, leaves, self._columns))
 
         return found[0] if await self._pool.ask_one(seat, fetch, _nothing) else None
+
+    async def _fetch_gathered(
+        self, seat: SeatIndex, segment: SegmentView, column: ColumnIndex, leaves: range
+    ) -> Buffer | None:
+        place = LeafPlace(segment.segment_id, column, leaves.start, len(leaves))
+        answer = await self._gathered[seat].ask(place)
+        if answer is None:
+            return None
+        shape = SegmentShape(segment.segment_bytes, segment.k, self._columns)
+        try:
+            check_range(segment.roots[column], answer.leaves, leaves.start, shape.shard_bytes, answer.proof)
+        except ShardCorruptError as error:
+            self._pool.note_fault(seat, str(error))
+            return None
+        return answer.leaves
+
+    async def _ask_places(self, seat: SeatIndex, places: Sequence[LeafPlace]) -> Sequence[LeavesAnswer | None]:
+        found: list[LeavesAnswer | None] = []
+
+        async def ask(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:
+            found.extend(await link.read_places(places))
+
+        return found if await self._pool.ask_one(seat, ask, _nothing) else [None] * len(places)
 
     def is_live(self, segment: SegmentView, column: ColumnIndex) -> bool:
         """Say whether the column's holder answers."""

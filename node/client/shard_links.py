@@ -11,14 +11,14 @@ from consensus.errors import RejectionError
 from node.client.links import LeavesAnswer
 from node.errors import PeerUnreachableError
 from node.network.shard_channel import open_shard_client
-from node.network.shard_messages import StoreUnits
+from node.network.shard_messages import LeafRange, StoreUnits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consensus.identifiers import Height
     from consensus.signing import SigningKey
-    from node.client.links import Connect, ShardName
+    from node.client.links import Connect, LeafPlace, ShardName
     from node.network.shard_channel import ShardClient
     from storage.genesis import Seat
     from storage.identifiers import ColumnIndex, RecordAddress, SeatIndex, SegmentId, TenantId
@@ -67,6 +67,20 @@ class ShardLink:
     ) -> None:
         """Fetch leaves without a proof to where they belong."""
         await self._channel.read_piece_into(segment_id, column, first_leaf, into)
+
+    async def read_places(self, places: Sequence[LeafPlace]) -> tuple[LeavesAnswer | None, ...]:
+        """Fetch leaves of many shards with their proofs."""
+        ranges = [
+            LeafRange(
+                segment_id=place.segment_id,
+                column=place.column,
+                first_leaf=place.first_leaf,
+                leaf_count=place.leaf_count,
+            )
+            for place in places
+        ]
+        found = await self._channel.read_ranges(ranges)
+        return tuple(None if part is None else LeavesAnswer(*part) for part in found)
 
     async def read_records(self, addresses: Sequence[RecordAddress]) -> tuple[bytes | None, ...]:
         """Fetch sealed records."""

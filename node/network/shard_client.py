@@ -22,11 +22,14 @@ from node.network.shard_messages import (
     AskHeld,
     AskReceipt,
     HeldAnswer,
+    LeafRange,
     LeavesAnswer,
     Message,
     PieceAnswer,
+    RangesAnswer,
     ReadLeaves,
     ReadPiece,
+    ReadRanges,
     ReadRecords,
     ReceiptAnswer,
     RecordsAnswer,
@@ -188,6 +191,22 @@ class ShardClient:
             records.append(bytes(answer.bulk[start : start + length]) if length else None)
             start += length
         return tuple(records)
+
+    async def read_ranges(
+        self, ranges: Sequence[LeafRange], *, deadline_s: float = ANSWER_S
+    ) -> tuple[tuple[memoryview, tuple[bytes, ...]] | None, ...]:
+        """Return, per range asked, leaves and their proof, None where the holder has none of it."""
+        answer = await self.request(Message(ReadRanges(ranges=tuple(ranges))), deadline_s=deadline_s)
+        found = expect_answer(answer.body, RangesAnswer).found
+        found_bytes = sum(part.range_bytes for part in found if part is not None)
+        if len(found) != len(ranges) or found_bytes != answer.bulk.nbytes:
+            raise RejectionError(RejectionReason.MALFORMED, "ranges of other lengths than said")
+        rest = answer.bulk
+        parts: list[tuple[memoryview, tuple[bytes, ...]] | None] = []
+        for part in found:
+            parts.append(None if part is None else (rest[: part.range_bytes], part.proof))
+            rest = rest[0 if part is None else part.range_bytes :]
+        return tuple(parts)
 
     async def aclose(self) -> None:
         """Close at once; what is open fails."""

@@ -17,6 +17,7 @@ bulk. Every answer is the request's own, or Refused.
 | ReadPiece (4) | | PieceAnswer (4), without one | leaves |
 | AskHeld (5) | | HeldAnswer (5) | |
 | ReadRecords (6) | | RecordsAnswer (6) | records, joined |
+| ReadRanges (7) | | RangesAnswer (8) | leaves of those that are here, joined |
 | any | | Refused (7) | |
 """
 
@@ -67,6 +68,8 @@ FRAME_BYTES_MAX: Final = PREFIX_BYTES + HEADER_BYTES_MAX + BULK_BYTES_MAX
 REQUEST_NUMBER_MAX: Final = 2**32 - 1
 LEAVES_PER_READ_MAX: Final = BULK_BYTES_MAX // LEAF_BYTES
 RECORDS_PER_READ_MAX: Final = BULK_BYTES_MAX // RECORD_BYTES_MAX
+RANGES_PER_READ_MAX: Final = 16
+"""Of up to LEAVES_PER_READ_MAX leaves together: what many readers of small objects want of one holder at a moment."""
 DETAIL_LENGTH_MAX: Final = 256
 
 _LEAF = Meta(ge=0, le=SEGMENT_BYTES_MAX // LEAF_BYTES - 1)
@@ -129,7 +132,22 @@ class ReadRecords(Record, tag=6):
     ]
 
 
-Request = StoreUnits | AskReceipt | ReadLeaves | ReadPiece | AskHeld | ReadRecords
+class LeafRange(Record):
+    """Consecutive leaves of a shard."""
+
+    segment_id: Annotated[SegmentId, SEGMENT]
+    column: Annotated[ColumnIndex, COLUMN]
+    first_leaf: Annotated[int, _LEAF]
+    leaf_count: Annotated[int, _LEAF_COUNT]
+
+
+class ReadRanges(Record, tag=7):
+    """Send leaves of many shards, each range with its proof; together at most LEAVES_PER_READ_MAX leaves."""
+
+    ranges: Annotated[tuple[LeafRange, ...], Meta(min_length=1, max_length=RANGES_PER_READ_MAX)]
+
+
+Request = StoreUnits | AskReceipt | ReadLeaves | ReadPiece | AskHeld | ReadRecords | ReadRanges
 
 
 class Stored(Record, tag=1):
@@ -168,6 +186,19 @@ class RecordsAnswer(Record, tag=6):
     ]
 
 
+class FoundRange(Record):
+    """A range that is here: its bytes within the bulk, and its proof."""
+
+    range_bytes: Annotated[int, Meta(ge=1, le=BULK_BYTES_MAX)]
+    proof: Annotated[tuple[Annotated[bytes, HASH], ...], Meta(max_length=RANGE_PROOF_MAX)]
+
+
+class RangesAnswer(Record, tag=8):
+    """Per range asked, in order; None where it is not here."""
+
+    found: Annotated[tuple[FoundRange | None, ...], Meta(max_length=RANGES_PER_READ_MAX)]
+
+
 class Refusal(StrEnum):
     """What kind of refusal; each is raised at the asking side as the error it was."""
 
@@ -186,7 +217,7 @@ class Refused(Record, tag=7):
     detail: Annotated[str, Meta(max_length=DETAIL_LENGTH_MAX)]
 
 
-Answer = Stored | ReceiptAnswer | LeavesAnswer | PieceAnswer | HeldAnswer | RecordsAnswer | Refused
+Answer = Stored | ReceiptAnswer | LeavesAnswer | PieceAnswer | HeldAnswer | RecordsAnswer | Refused | RangesAnswer
 
 
 class _RequestHeader(Record):
@@ -276,7 +307,7 @@ def decode_answer(frame: Buffer) -> AnswerFrame:
 def decode_answer_header(header: bytes, bulk_bytes: int) -> Answer:
     """Read the header of an answer, before its bulk has come, or raise RejectionError."""
     body = decode(header, _AnswerHeader, bytes_max=HEADER_BYTES_MAX).body
-    if bulk_bytes and not isinstance(body, LeavesAnswer | PieceAnswer | RecordsAnswer):
+    if bulk_bytes and not isinstance(body, LeavesAnswer | PieceAnswer | RecordsAnswer | RangesAnswer):
         raise RejectionError(RejectionReason.MALFORMED, f"{type(body).__name__} carries no bulk")
     return body
 
@@ -312,7 +343,7 @@ def error_of(refused: Refused) -> GrandestError:
             return StoreUnavailableError(refused.detail)
 
 
-AnswerT = TypeVar("AnswerT", Stored, ReceiptAnswer, LeavesAnswer, PieceAnswer, HeldAnswer, RecordsAnswer)
+AnswerT = TypeVar("AnswerT", Stored, ReceiptAnswer, LeavesAnswer, PieceAnswer, HeldAnswer, RecordsAnswer, RangesAnswer)
 
 
 def expect_answer(answer: Answer, kind: type[AnswerT]) -> AnswerT:

@@ -19,11 +19,14 @@ from node.network.shard_messages import (
     AskHeld,
     AskReceipt,
     HeldAnswer,
+    LeafRange,
     LeavesAnswer,
     Message,
     PieceAnswer,
+    RangesAnswer,
     ReadLeaves,
     ReadPiece,
+    ReadRanges,
     ReadRecords,
     ReceiptAnswer,
     RecordsAnswer,
@@ -250,6 +253,36 @@ async def test_a_damaged_leaf_is_reported_and_never_served() -> None:
     shards.restore(name, TENANT, SHAPE, ROOT, SHARD)
     await place.ask(CLIENT, read)
     assert place.corrupt == [name]
+
+
+async def test_of_many_ranges_those_that_are_here_are_served_with_their_proofs() -> None:
+    shards = MemoryShardStore()
+    place = Place(shards)
+    for number in (1, 2):
+        await place.store(_segment(number))
+        await place.receipt(_item(number))
+    shards.damage(ShardName(_segment(2), COLUMN), 5)
+    ranges = (_leaves(1, 1, 2), _leaves(2, 0), _leaves(3, 0), _leaves(2, 1), _leaves(1, 5))
+    answer = await place.ask(CLIENT, ReadRanges(ranges=ranges))
+    assert isinstance(answer.body, RangesAnswer)
+    assert [part is None for part in answer.body.found] == [False, True, True, False, False]
+    rest = b"".join(bytes(leaf) for leaf in answer.bulk)
+    for asked, part in zip(ranges, answer.body.found, strict=True):
+        if part is not None:
+            check_range(ROOT, rest[: part.range_bytes], asked.first_leaf, len(SHARD), part.proof)
+            rest = rest[part.range_bytes :]
+    assert rest == b""
+    assert place.corrupt == [ShardName(_segment(2), COLUMN)]
+    assert (await place.ask(RIVAL, ReadRanges(ranges=ranges))).body == RangesAnswer(found=(None,) * 5)
+
+
+async def test_ranges_of_more_leaves_than_a_bulk_holds_are_refused() -> None:
+    with pytest.raises(RejectionError, match="more than 64 leaves together"):
+        await Place().ask(CLIENT, ReadRanges(ranges=(_leaves(1, 0, 33), _leaves(2, 0, 32))))
+
+
+def _leaves(number: int, first: int, count: int = 1) -> LeafRange:
+    return LeafRange(segment_id=_segment(number), column=COLUMN, first_leaf=first, leaf_count=count)
 
 
 async def test_a_column_that_lies_elsewhere_is_refused() -> None:

@@ -41,7 +41,7 @@ from node.client.chain import (
 )
 from node.client.client import Client, client_over
 from node.client.home import ClientHome, read_client_home, write_client_home
-from node.client.links import LeavesAnswer, ShardName
+from node.client.links import LeafPlace, LeavesAnswer, ShardName
 from node.errors import PeerUnreachableError
 from storage.errors import ShardMissingError
 from storage.genesis import GenesisTenant, Grant, Seat, StorageGenesis, StorageParameters, encode_storage_genesis
@@ -101,6 +101,8 @@ class MemoryHolder:
     dies_after_pieces: int | None = None
     dies_when_asked: bool = False
     """For a receipt."""
+    places_asked: list[int] = field(default_factory=list[int])
+    """How many places each request for small reads named."""
 
     def kill(self) -> None:
         self.alive = False
@@ -183,6 +185,16 @@ class MemoryLink:
         if self.holder.lying:
             leaves[len(leaves) // 2] ^= 1
         return memoryview(leaves)
+
+    async def read_places(self, places: Sequence[LeafPlace]) -> tuple[LeavesAnswer | None, ...]:
+        self.holder.places_asked.append(len(places))
+        found: list[LeavesAnswer | None] = []
+        for place in places:
+            try:
+                found.append(await self.read_leaves(place.segment_id, place.column, place.first_leaf, place.leaf_count))
+            except ShardMissingError:
+                found.append(None)
+        return tuple(found)
 
     async def read_piece_into(
         self, segment_id: SegmentId, column: ColumnIndex, first_leaf: int, into: Sequence[memoryview]

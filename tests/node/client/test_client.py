@@ -82,6 +82,25 @@ async def test_small_objects_share_one_segment_and_one_transaction(nine: Nine) -
             assert await client.get(f"bucket-{i % 3}", f"name-{i}") == contents(500 + i, i)
 
 
+async def test_small_reads_of_one_holder_are_asked_together(nine: Nine) -> None:
+    async with nine.client() as client:
+        async with trio.open_nursery() as nursery:
+            for i in range(100):
+                nursery.start_soon(client.put, "bucket", f"{i}", bytes_source(contents(10_000, i)))
+        nine.holders[5].lying = True
+
+        async def read(i: int) -> None:
+            assert await client.get("bucket", f"{i}") == contents(10_000, i)
+
+        async with trio.open_nursery() as nursery:
+            for i in range(100):
+                nursery.start_soon(read, i)
+        assert set(client.pool.faults()) <= {5}, "who lies is named, whoever shared its answer"
+    asked = [count for holder in nine.holders for count in holder.places_asked]
+    assert max(asked) > 4
+    assert len(asked) < sum(asked) / 2
+
+
 async def test_one_name_put_twice_at_once_keeps_one_of_both(nine: Nine) -> None:
     async with nine.client() as client:
         async with trio.open_nursery() as nursery:

@@ -16,12 +16,16 @@ from node.network.shard_messages import (
     Answer,
     AskHeld,
     AskReceipt,
+    FoundRange,
     HeldAnswer,
+    LeafRange,
     LeavesAnswer,
     Message,
     PieceAnswer,
+    RangesAnswer,
     ReadLeaves,
     ReadPiece,
+    ReadRanges,
     ReadRecords,
     ReceiptAnswer,
     RecordsAnswer,
@@ -52,6 +56,9 @@ REQUESTS: Final[tuple[Request, ...]] = (
     ReadPiece(segment_id=SEGMENT, column=COLUMN, first_leaf=1, leaf_count=1),
     AskHeld(segment_ids=(SEGMENT,) * 2_048),
     ReadRecords(addresses=(RecordAddress(b"a" * 32),) * 64),
+    ReadRanges(
+        ranges=(LeafRange(segment_id=SegmentId(b"s" * 32), column=ColumnIndex(8), first_leaf=1023, leaf_count=4),) * 16
+    ),
 )
 RECEIPT: Final = Receipt(seat=SeatIndex(1), held=b"\1", expiry_height=Height(9), signature=Signature(b"x" * 64))
 ANSWERS: Final[tuple[Answer, ...]] = (
@@ -62,6 +69,7 @@ ANSWERS: Final[tuple[Answer, ...]] = (
     PieceAnswer(),
     HeldAnswer(columns=(511, 0)),
     RecordsAnswer(record_bytes=(16_384, 0)),
+    RangesAnswer(found=(FoundRange(range_bytes=BULK_BYTES_MAX, proof=(b"p" * 32,) * 64), None) * 8),
     refusal_of(RejectionError(RejectionReason.NOT_GRANTED, "no")),
 )
 
