@@ -64,6 +64,8 @@ class StorageParameters(Record):
     """Snapshots are made after the blocks whose heights are multiples of this, by all alike."""
     proposal_heights: Annotated[Height, HEIGHT] = Height(10_000)
     """A proposed change of the seats is approved within so many heights: a week of heartbeats."""
+    recovery_delay_ms: Annotated[int, Meta(ge=0, le=2**40)] = 259_200_000
+    """From the announcement of a tenant's recovery to its first approval: three days for the tenant to object."""
 
 
 class StorageGenesis(Record, tag=1):

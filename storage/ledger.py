@@ -47,6 +47,7 @@ from storage.ledger_buckets import change_bucket
 from storage.ledger_objects import commit_objects, delete_entries
 from storage.ledger_seats import approve_change, carry_out, is_due, propose_change
 from storage.ledger_segments import complete_columns
+from storage.ledger_tenants import TenantRun, change_tenant
 from storage.membership import Membership, concerns_seats, placement_of, read_membership, schedule_of
 from storage.moments import Moment, moment_of
 from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
@@ -71,7 +72,8 @@ from storage.state import (
     tenant_key,
 )
 from storage.state_tree import TreeChange, root_of_tree, update
-from storage.tenants import check_sender, check_window, grant_client, revoke_client, use_sequence
+from storage.tenant_changes import OwnChange, SeatsChange
+from storage.tenants import change_grant, check_sender, check_window, use_sequence
 from storage.transactions import (
     Body,
     CommitObjects,
@@ -369,6 +371,9 @@ def _execute(
     context: LedgerContext, overlay: StateOverlay, moment: Moment, envelope: Envelope, events: SegmentEvents
 ) -> tuple[FailedEntry, ...]:
     body = envelope.body
+    if isinstance(body, OwnChange | SeatsChange):
+        change_tenant(TenantRun(context, overlay, moment, envelope.sender, events), body)
+        return ()
     match body:
         case CommitObjects():
             return commit_objects(context, overlay, moment, body, events)
@@ -378,10 +383,8 @@ def _execute(
             return change_bucket(overlay, moment, body, events)
         case CompleteColumns():
             complete_columns(context, overlay, moment.height, body)
-        case GrantClient():
-            grant_client(overlay, body)
-        case RevokeClient():
-            revoke_client(overlay, body)
+        case GrantClient() | RevokeClient():
+            change_grant(overlay, body, events)
         case ReportFindings():
             report_findings(context, overlay, moment, envelope.sender, body)
         case ReportPurge():

@@ -8,6 +8,8 @@ Every value is authenticated by the state tree under its state key:
     "g" tenant (16) public key (32)    a client that acts for a tenant                     GrantState
     "n" public key (32)                the sequence numbers a sender has used              SenderState
     "b" tenant bucket (16 each)        a bucket: versioning, lock, its settings record     BucketState
+    "k" tenant (16)                    where its S3 access keys are                        AccessState
+    "r" tenant (16)                    its keys in escrow, and recoveries                  EscrowState
     "e" tenant bucket name (16 each)   an entry: the current version of an object          EntryState
     "v" tenant bucket name version     an older version of an object                       EntryState
     "x" segment id (32)                a segment: coding, roots, columns vouched for       SegmentState
@@ -29,7 +31,17 @@ from msgspec import Meta
 
 from consensus.encoding import Record, RecordT, decode, encode
 from consensus.genesis import ConsensusParameters
-from consensus.identifiers import HASH, HEIGHT, GenesisHash, Height, MerkleRoot, PublicKey
+from consensus.identifiers import (
+    HASH,
+    HEIGHT,
+    MEMBERS_MAX,
+    TIME,
+    GenesisHash,
+    Height,
+    MerkleRoot,
+    Milliseconds,
+    PublicKey,
+)
 from storage.buckets import NULL_VERSION, EntryKind, ObjectLock, Versioning, VersionLock
 from storage.genesis import ByteCount, Certificate, Seat, StorageParameters
 from storage.identifiers import (
@@ -50,6 +62,7 @@ from storage.identifiers import (
     TenantId,
     VersionId,
 )
+from storage.tenant_changes import ShareCommitment, TenantRecord
 from storage.transactions import REFERENCES_MAX, SEQUENCES_KEPT, Sequence, StoredExtent
 
 if TYPE_CHECKING:
@@ -60,6 +73,8 @@ STATE_VALUE_BYTES_MAX: Final = 512 * 1024
 BUCKETS_MAX: Final = 10_000
 """Of one tenant, those that hold uploads included."""
 BUCKET_PREFIX: Final = b"b"
+ACCESS_PREFIX: Final = b"k"
+ESCROW_PREFIX: Final = b"r"
 ENTRY_PREFIX: Final = b"e"
 VERSION_PREFIX: Final = b"v"
 SEGMENT_PREFIX: Final = b"x"
@@ -117,9 +132,14 @@ class TenantState(Record, tag=3):
 
 
 class GrantState(Record, tag=4):
-    """A client that acts for a tenant, and the certificate it shows on the shard channel."""
+    """A client that acts for a tenant, and the certificate it shows on the shard channel.
+
+    `keys` names the record that holds the tenant's master keys, sealed to the client's own key; None: it has them from
+    the tenant itself.
+    """
 
     certificate: Certificate
+    keys: TenantRecord | None = None
 
 
 class SenderState(Record, tag=5):
@@ -196,6 +216,36 @@ class BucketState(Record, tag=11):
     """At which it was made."""
 
 
+class AccessState(Record, tag=12):
+    """Where the sealed S3 access keys of a tenant are."""
+
+    access: TenantRecord
+
+
+class Approval(Record):
+    """A seat's approval of a recovery, with its share sealed to the announced key."""
+
+    seat: Annotated[SeatIndex, SEAT]
+    share: TenantRecord
+
+
+class Recovery(Record):
+    """A key that a seat has announced for a tenant, and who approves it."""
+
+    public_key: Annotated[PublicKey, HASH]
+    announced_by: Annotated[SeatIndex, SEAT]
+    announced_ms: Annotated[Milliseconds, TIME]
+    approvals: Annotated[tuple[Approval, ...], Meta(max_length=MEMBERS_MAX)]
+
+
+class EscrowState(Record, tag=13):
+    """A tenant's keys in escrow: the record of sealed shares, what each hashes to, and recoveries of now."""
+
+    shares: TenantRecord
+    commitments: Annotated[tuple[ShareCommitment, ...], Meta(max_length=MEMBERS_MAX)]
+    recoveries: Annotated[tuple[Recovery, ...], Meta(max_length=MEMBERS_MAX)]
+
+
 class StateReader(Protocol):
     """Where values and pages of the tree are read; both after the same block."""
 
@@ -231,6 +281,16 @@ def sender_key(public_key: PublicKey) -> bytes:
 def entry_key(tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> bytes:
     """Return the state key of an entry."""
     return ENTRY_PREFIX + tenant + bucket_tag + name_tag
+
+
+def access_key(tenant: TenantId) -> bytes:
+    """Return the state key of a tenant's access keys."""
+    return ACCESS_PREFIX + tenant
+
+
+def escrow_key(tenant: TenantId) -> bytes:
+    """Return the state key of a tenant's escrow."""
+    return ESCROW_PREFIX + tenant
 
 
 def bucket_state_key(tenant: TenantId, bucket_tag: BucketTag) -> bytes:

@@ -1,9 +1,10 @@
 """Who may do what, and never twice.
 
 Rules
-- T1. The tenant's own key grants and revokes. It and every granted client commit, delete and complete.
+- T1. The tenant's own key grants and revokes, and alone changes itself, home, access keys and escrow. It and every
+  granted client commit, delete and complete.
 - T2. A seat's signing key completes columns of any tenant, and alone reports on the seats' duties (audits.py), proposes
-  and approves changes of the seats (M4).
+  and approves changes of the seats (M4), registers tenants, sets their quotas and recovers them (ledger_tenants.py).
 - T3. A transaction stands in a block of at most its last height, which is at most `transaction_heights` above it.
 - T4. A sender's greatest SEQUENCES_KEPT sequence numbers are kept. A new one is none of them and, once so many are
   kept, above the least. A transaction that fails after this has used its number: it never runs again.
@@ -32,13 +33,15 @@ from storage.state import (
     sender_key,
     tenant_key,
 )
+from storage.tenant_changes import OwnChange, SeatsChange
 from storage.transactions import SEQUENCES_KEPT, CompleteColumns, Envelope, GrantClient, RevokeClient
 
 if TYPE_CHECKING:
     from consensus.identifiers import Height, PublicKey
     from consensus.members import MemberSet
     from storage.genesis import StorageParameters
-    from storage.identifiers import TenantId
+    from storage.identifiers import RecordAddress, TenantId
+    from storage.ledger_batch import SegmentEvents
 
 
 def read_tenant(reader: StateReader, tenant: TenantId) -> TenantState:
@@ -52,7 +55,7 @@ def read_tenant(reader: StateReader, tenant: TenantId) -> TenantState:
 def check_sender(reader: StateReader, envelope: Envelope, members: MemberSet) -> None:
     """Refuse a sender who may not do this (T1, T2, M4) by FailedTransactionError."""
     body = envelope.body
-    if isinstance(body, SeatDuty | SeatChange):
+    if isinstance(body, SeatDuty | SeatChange | SeatsChange):
         if members.index_of(envelope.sender) is None:
             raise FailedTransactionError(FailureReason.NOT_GRANTED)
         return
@@ -62,7 +65,7 @@ def check_sender(reader: StateReader, envelope: Envelope, members: MemberSet) ->
     if isinstance(body, CompleteColumns) and members.index_of(envelope.sender) is not None:
         return
     is_granted = reader.value(grant_key(body.tenant, envelope.sender)) is not None
-    if not is_granted or isinstance(body, GrantClient | RevokeClient):
+    if not is_granted or isinstance(body, GrantClient | RevokeClient | OwnChange):
         raise FailedTransactionError(FailureReason.NOT_GRANTED)
 
 
@@ -105,24 +108,38 @@ def check_admissible(
         raise RejectionError(_admission_reason(error.reason), str(error)) from error
 
 
-def grant_client(overlay: StateOverlay, body: GrantClient) -> None:
-    """Let a client act for the tenant; showing another certificate needs a revocation first."""
+def change_grant(overlay: StateOverlay, body: GrantClient | RevokeClient, events: SegmentEvents) -> None:
+    """Grant or revoke, or raise FailedTransactionError."""
+    if isinstance(body, GrantClient):
+        _grant(overlay, body, events)
+    else:
+        _revoke(overlay, body, events)
+
+
+def _grant(overlay: StateOverlay, body: GrantClient, events: SegmentEvents) -> None:
+    """Let a client act for the tenant, or give it other keys; another certificate needs a revocation first (T15)."""
     tenant = read_tenant(overlay, body.tenant)
     state_key = grant_key(body.tenant, body.public_key)
-    if overlay.value(state_key) is not None:
+    known = read_state(overlay, state_key, GrantState)
+    if known is not None and (known.certificate != body.certificate or known.keys == body.keys):
         raise FailedTransactionError(FailureReason.GRANT_EXISTS)
-    if tenant.grant_count == GRANTS_MAX:
-        raise FailedTransactionError(FailureReason.GRANTS_FULL)
-    overlay.put(state_key, GrantState(certificate=body.certificate))
-    overlay.put(tenant_key(body.tenant), replace(tenant, grant_count=tenant.grant_count + 1))
+    if known is None:
+        if tenant.grant_count == GRANTS_MAX:
+            raise FailedTransactionError(FailureReason.GRANTS_FULL)
+        overlay.put(tenant_key(body.tenant), replace(tenant, grant_count=tenant.grant_count + 1))
+    granted = GrantState(certificate=body.certificate, keys=body.keys)
+    events.replace_record(None if known is None else _keys_address(known), _keys_address(granted))
+    overlay.put(state_key, granted)
 
 
-def revoke_client(overlay: StateOverlay, body: RevokeClient) -> None:
-    """Take a grant back."""
+def _revoke(overlay: StateOverlay, body: RevokeClient, events: SegmentEvents) -> None:
+    """Take a grant back; the keys that were sealed to it are erased."""
     tenant = read_tenant(overlay, body.tenant)
     state_key = grant_key(body.tenant, body.public_key)
-    if overlay.value(state_key) is None:
+    known = read_state(overlay, state_key, GrantState)
+    if known is None:
         raise FailedTransactionError(FailureReason.GRANT_UNKNOWN)
+    events.replace_record(_keys_address(known), None)
     overlay.delete(state_key)
     overlay.put(tenant_key(body.tenant), replace(tenant, grant_count=tenant.grant_count - 1))
 
@@ -133,6 +150,10 @@ def has_granted(reader: StateReader, tenant: TenantId, public_key: PublicKey) ->
     if state is None:
         return False
     return public_key == state.public_key or reader.value(grant_key(tenant, public_key)) is not None
+
+
+def _keys_address(grant: GrantState) -> RecordAddress | None:
+    return None if grant.keys is None else grant.keys.record_address
 
 
 def _admission_reason(reason: FailureReason) -> RejectionReason:

@@ -48,6 +48,7 @@ from storage.identifiers import (
 )
 from storage.receipts import Receipt
 from storage.seat_changes import SeatChange
+from storage.tenant_changes import TenantChange, TenantRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,11 +161,15 @@ class CompleteColumns(Record, tag=3):
 
 
 class GrantClient(Record, tag=4):
-    """The tenant lets a gateway or native client act for it."""
+    """The tenant lets a gateway or native client act for it, or gives one that does other keys.
+
+    `keys` names a record: the tenant's master keys, sealed to the client's own key.
+    """
 
     tenant: Annotated[TenantId, TENANT]
     public_key: Annotated[PublicKey, HASH]
     certificate: Annotated[bytes, Meta(min_length=1, max_length=CERTIFICATE_BYTES_MAX)]
+    keys: TenantRecord | None = None
 
 
 class RevokeClient(Record, tag=5):
@@ -175,7 +180,15 @@ class RevokeClient(Record, tag=5):
 
 
 Body = (
-    CommitObjects | DeleteEntries | CompleteColumns | GrantClient | RevokeClient | BucketChange | SeatDuty | SeatChange
+    CommitObjects
+    | DeleteEntries
+    | CompleteColumns
+    | GrantClient
+    | RevokeClient
+    | BucketChange
+    | TenantChange
+    | SeatDuty
+    | SeatChange
 )
 
 
