@@ -63,6 +63,12 @@ campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done mutants .campa
 	$(PYTHON) -m testnet.cli simulate --seeds 2000 --first-seed 100000
 	@touch $@
 
+# A node that fails at every write and flush of a thousand runs: 175,000 worlds, an hour.
+.campaign/crash_points.done: .venv/.ready
+	@mkdir -p $(@D)
+	$(PYTHON) -m testnet.simulation.crash_points --runs 1000
+	@touch $@
+
 # Deliberate faults, one at a time; writes docs/mutants.md. What was tried is kept in .campaign/mutants.
 mutants: .venv/.ready
 	@$(PYTHON) -m tests.mutants

@@ -93,6 +93,11 @@ class WriteAheadLog:
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be opened: {error.strerror}") from error
 
+    @property
+    def entry_count(self) -> int:
+        """Return how many entries there are, those not flushed yet included."""
+        return self._sequence
+
     def read(self) -> LogContents | None:
         """Return what the log holds and go on after it; None for an empty one. Cuts a torn tail (rule D10).
 

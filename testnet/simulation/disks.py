@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_left, insort
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
     from storage.stores.leveldb import WriteBatch
 
 
-class PowerCutError(BaseException):
-    """The machine stops here; no code of a node may catch it."""
+class ProcessEndError(BaseException):
+    """The process ends here; no code of a node may catch it."""
+
+
+class PowerCutError(ProcessEndError):
+    """The machine stops here, and the process with it."""
 
 
 class Trap(Enum):
     """What goes wrong at one of the next operations."""
 
     POWER_CUT = "power cut"
+    KILL = "kill"
     WRITE_FAILS = "write fails"
     FLUSH_FAILS = "flush fails"
     DISK_FULL = "disk full"
@@ -100,6 +106,8 @@ class SimulatedDisk:
         self._trap: Trap | None = None
         self._countdown = 0
         self._refused = False
+        self.passed: Counter[Trap] = Counter()
+        """At how many operations each trap could have sprung."""
         self.chain = SimulatedRows(self, Path("chain"))
         self.records = SimulatedRows(self, Path("records"))
 
@@ -149,14 +157,15 @@ class SimulatedDisk:
     def replace(self, path: Path, content: bytes) -> None:
         """Give a file new content; a power cut leaves the old or the new."""
         self.refuse(Trap.WRITE_FAILS, Trap.DISK_FULL, Trap.FLUSH_FAILS)
-        is_cut = self.springs(Trap.POWER_CUT)
-        if not is_cut or self._rng.random() < 1 / 2:
+        end = self.process_end()
+        if end is None or self.toss():
             self._files[path] = _Contents(bytearray(content), content)
-        if is_cut:
-            raise PowerCutError
+        if end is not None:
+            raise end
 
     def springs(self, *traps: Trap) -> bool:
         """Count an operation, and say whether one of these traps springs at it."""
+        self.passed.update(traps)
         if self._trap not in traps:
             return False
         self._countdown -= 1
@@ -170,6 +179,18 @@ class SimulatedDisk:
         """Raise OSError if one of these traps springs."""
         if self.springs(*traps):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def process_end(self) -> ProcessEndError | None:
+        """Return what ends the process at this operation, None if nothing does."""
+        if self.springs(Trap.POWER_CUT):
+            return PowerCutError()
+        return ProcessEndError() if self.springs(Trap.KILL) else None
+
+    def may_end_process(self) -> None:
+        """Raise what ends the process at this operation."""
+        end = self.process_end()
+        if end is not None:
+            raise end
 
     def toss(self) -> bool:
         """Decide what nobody can know."""
@@ -206,14 +227,12 @@ class SimulatedFile:
         self.disk.refuse(Trap.WRITE_FAILS)
         taken = self.disk.part_of(len(content)) if self.disk.springs(Trap.DISK_FULL) else len(content)
         self.contents.change(_Change(offset, bytes(content[:taken])))
-        if self.disk.springs(Trap.POWER_CUT):
-            raise PowerCutError
+        self.disk.may_end_process()
         return taken
 
     def flush(self) -> None:
         """Make what was written durable."""
-        if self.disk.springs(Trap.POWER_CUT):
-            raise PowerCutError
+        self.disk.may_end_process()
         if self.disk.springs(Trap.FLUSH_FAILS):
             # The kernel forgets that these pages were dirty: they may be gone.
             self.disk.lose_pages(self.contents)
@@ -224,8 +243,7 @@ class SimulatedFile:
         """Make it this long."""
         if byte_count < len(self.contents.seen):
             self.contents.change(_Change(byte_count, None))
-        if self.disk.springs(Trap.POWER_CUT):
-            raise PowerCutError
+        self.disk.may_end_process()
 
     def close(self) -> None:
         """Nothing is lost by it."""
@@ -257,13 +275,13 @@ class SimulatedRows:
 
     def write(self, batch: WriteBatch) -> None:
         """Apply a batch: all of it or nothing."""
-        is_cut = self.disk.springs(Trap.POWER_CUT)
-        is_refused = not is_cut and self.disk.springs(Trap.WRITE_FAILS, Trap.FLUSH_FAILS, Trap.DISK_FULL)
-        if not (is_cut or is_refused) or self.disk.toss():
+        end = self.disk.process_end()
+        is_refused = end is None and self.disk.springs(Trap.WRITE_FAILS, Trap.FLUSH_FAILS, Trap.DISK_FULL)
+        if not (end is not None or is_refused) or self.disk.toss():
             for store_key, value in batch.operations:
                 self._set(store_key, value)
-        if is_cut:
-            raise PowerCutError
+        if end is not None:
+            raise end
         if is_refused:
             raise FatalStoreError(f"{self.directory}: the disk failed to make a write durable")
 

@@ -18,7 +18,7 @@ from consensus.messages import ProposalMessage, VoteMessage, decode_message
 from node.admission import STALLED_S, Admission
 from node.catch_up_task import CatchUpServer, run_catch_up
 from node.consensus_task import LISTEN_S
-from node.errors import NodeError, PeerUnreachableError
+from node.errors import NodeError
 from node.inbox import OfferedBlock
 from node.ledger_chain import LedgerChain
 from node.member import Member
@@ -32,10 +32,12 @@ from node.write_ahead_log import WriteAheadLog
 from storage.errors import StorageError
 from storage.stores.blocks import open_chain_in
 from storage.stores.records import RecordStore
+from testnet.simulation.asking import Questions
 from testnet.simulation.checkers import Invariant, InvariantError, check_memory, check_replay
-from testnet.simulation.disks import PowerCutError, SimulatedDisk
+from testnet.simulation.disks import PowerCutError, ProcessEndError, SimulatedDisk
 from testnet.simulation.faults import Lie
 from testnet.simulation.liars import Liar
+from testnet.simulation.restart_check import RestartCheck
 from testnet.simulation.running import NoSnapshots, Running, ask_in_turn, run_at_once, run_to_end
 from testnet.simulation.timeline import FOREVER, SECOND_US, Task, sleep
 from testnet.simulation.workload import GENESIS_MS
@@ -49,11 +51,13 @@ if TYPE_CHECKING:
     from consensus.identifiers import GenesisHash, Height
     from consensus.messages import TransactionsMessage
     from consensus.signing import SignatureCheck, SignatureMaker
+    from consensus.votes import Vote
     from node.catch_up_task import Answer
     from node.node_chain import Appended
     from node.outbox import Outbox
     from node.peer_help import PeerHeights
     from node.submission import Submission
+    from node.write_ahead_log import LogContents
     from storage.stores.blocks import ChainStore
     from testnet.simulation.checkers import Watch
     from testnet.simulation.network import Network
@@ -73,8 +77,6 @@ PROPOSAL_TAG: Final = 32
 VOTE_TAG: Final = 33
 TAG_AT: Final = 2
 """Where a frame's tag stands: behind the heads of two short arrays."""
-ASK_US: Final = 100_000
-"""How long it takes to notice that nobody answers at a closed port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,10 @@ class SimulatedNode:
         self.restarts = 0
         self._running: Running | None = None
         self._tasks: tuple[Task, ...] = ()
-        self._answers: dict[int, bytes | None] = {}
-        self._asked = 0
+        self._questions = Questions(
+            seat, around.timeline, around.network, lambda member, asked: around.peers[member].answer(asked)
+        )
+        self._restart = RestartCheck()
         self.liar = self._new_liar(lies) if lies else None
 
     def _new_liar(self, lies: frozenset[Lie]) -> Liar:
@@ -148,8 +152,8 @@ class SimulatedNode:
         self.restarts += 1
         try:
             self._running = self._open()
-        except PowerCutError:
-            self._end_and_restart(loses_power=True)
+        except ProcessEndError as end:
+            self._end_and_restart(loses_power=isinstance(end, PowerCutError))
             return
         except (GrandestError, OSError) as error:
             self._refuse_start(error)
@@ -167,7 +171,7 @@ class SimulatedNode:
             task.cancel()
         self._tasks = ()
         self._running = None
-        self._answers.clear()
+        self._questions.forget()
         if loses_power:
             self.disk.lose_power()
 
@@ -224,7 +228,11 @@ class SimulatedNode:
     async def _run(self, running: Running) -> None:
         """What ConsensusTask.run() does, in virtual time."""
         await sleep(int(LISTEN_S * SECOND_US))
+        if self.liar is None:
+            self._restart.on_start(self._read_log(), running.member.height)
         await running.member.recover()
+        if self.liar is None:
+            self._restart.on_recovered(running.member.state)
         running.is_listening = False
         while True:
             await running.member.advance()
@@ -262,8 +270,8 @@ class SimulatedNode:
     def _on_end(self, error: BaseException) -> None:
         """Tell what the world did to the process from what it did to itself."""
         match error:
-            case PowerCutError():
-                self._end_and_restart(loses_power=True)
+            case ProcessEndError():
+                self._end_and_restart(loses_power=isinstance(error, PowerCutError))
             case InvariantError():
                 raise error
             case _ if self.liar is not None:
@@ -357,21 +365,24 @@ class SimulatedNode:
         if frame[TAG_AT] == VOTE_TAG:
             message = decode_message(frame)
             assert isinstance(message, VoteMessage), "the tag says so"
-            if watch.on_vote(message.signed) and self._rng.random() < REPLAYS_CHECKED:
-                self._check_replay()
+            if watch.on_vote(message.signed):
+                self._remember(message.signed.vote)
         elif frame[TAG_AT] == PROPOSAL_TAG:
             message = decode_message(frame)
             assert isinstance(message, ProposalMessage), "the tag says so"
             watch.on_proposal(message.signed.proposal)
             watch.check_evidence(message.block.evidence)
 
-    def _check_replay(self) -> None:
+    def _remember(self, vote: Vote) -> None:
         """A vote was said for the first time: the log was flushed just before, and holds all that led to it."""
         running = self._running
         assert running is not None, "somebody speaks"
-        scratch = self.disk.copy()
-        copy = WriteAheadLog(WAL, self._around.genesis_hash, scratch)
-        check_replay(running.member.state, copy.read())
+        self._restart.on_vote(vote, running.member.state, running.log.entry_count)
+        if self._rng.random() < REPLAYS_CHECKED:
+            check_replay(running.member.state, self._read_log())
+
+    def _read_log(self) -> LogContents | None:
+        return WriteAheadLog(WAL, self._around.genesis_hash, self.disk.copy()).read()
 
     # --- MemberEvents ------------------------------------------------------------------------------------------------
 
@@ -449,18 +460,7 @@ class SimulatedNode:
 
     async def request(self, member: MemberIndex, payload: bytes, deadline_s: float) -> bytes:
         """Ask another node's catch-up server."""
-        self._asked += 1
-        number = self._asked
-        self._around.network.send(self.seat, member, payload, lambda _a, _b, asked: self._serve(member, number, asked))
-        waited_us, deadline_us = 0, int(deadline_s * SECOND_US)
-        while number not in self._answers and waited_us < deadline_us:
-            before_us = self._around.timeline.now_us
-            await sleep(deadline_us - waited_us)
-            waited_us += self._around.timeline.now_us - before_us
-        answer = self._answers.pop(number, None)
-        if answer is None:
-            raise PeerUnreachableError(f"member {member} does not answer")
-        return answer
+        return await self._questions.request(member, payload, deadline_s)
 
     async def request_all(self, questions: Sequence[tuple[MemberIndex, bytes]], deadline_s: float) -> list[Answer]:
         """Ask several nodes."""
@@ -470,15 +470,6 @@ class SimulatedNode:
         """A member lied in catch-up."""
         if self.liar is None:
             self._around.watch.on_refused(member, self.seat, error)
-
-    def _serve(self, member: MemberIndex, number: int, payload: bytes) -> None:
-        """The question has arrived at the other node; a closed port is noticed, a silent one is not."""
-        peer = self._around.peers[member]
-        answer = peer.answer(payload)
-        if answer is None:
-            self._around.timeline.after(ASK_US, lambda: self._take_answer(number, None))
-            return
-        self._around.network.send(member, self.seat, answer, lambda _a, _b, frame: self._take_answer(number, frame))
 
     def answer(self, payload: bytes) -> bytes | None:
         """Answer another node's question; None when nobody is here."""
@@ -490,11 +481,6 @@ class SimulatedNode:
             return None
         return honest if self.liar is None else self.liar.answer(honest)
 
-    def _take_answer(self, number: int, answer: bytes | None) -> None:
-        if number == self._asked and self._running is not None and len(self._tasks) > 1:
-            self._answers[number] = answer
-            self._tasks[1].wake()
-
     def break_requests(self) -> None:
         """Links have come up anew: what was asked before gets no answer."""
-        self._take_answer(self._asked, None)
+        self._questions.break_all()

@@ -21,11 +21,12 @@ FOREVER: Final = -1
 class Timeline:
     """The queue of everything that is going to happen."""
 
-    __slots__ = ("_order", "_queue", "now_us", "steps")
+    __slots__ = ("_order", "_queue", "now_us", "running", "steps")
 
     def __init__(self) -> None:
         self.now_us = 0
         self.steps = 0
+        self.running: Task | None = None
         self._order = 0
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
 
@@ -34,6 +35,11 @@ class Timeline:
         assert span_us >= 0, "nothing happens in the past"
         self._order += 1
         heapq.heappush(self._queue, (self.now_us + span_us, self._order, action))
+
+    def running_task(self) -> Task:
+        """Return the task that runs."""
+        assert self.running is not None, "asked from inside of a task"
+        return self.running
 
     def step(self) -> None:
         """Let the next thing happen; there is one."""
@@ -86,6 +92,7 @@ class Task:
         if turn != self._turn:
             return
         self._is_running = True
+        self._timeline.running = self
         try:
             span_us = self._coroutine.send(None)
         except BaseException as error:  # noqa: BLE001 (its owner tells a power cut from a bug)
@@ -93,5 +100,6 @@ class Task:
             return
         finally:
             self._is_running = False
+            self._timeline.running = None
         if turn == self._turn and span_us != FOREVER:
             self._resume_after(span_us)

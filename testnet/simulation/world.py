@@ -90,6 +90,8 @@ class World:
     plan: Plan
     judge: Callable[[ChainStore], ChainRules] = next_rules
     """By which rules the nodes judge, for tests of the watch."""
+    crashing: MemberIndex | None = None
+    """A seat whose disk keeps its trap when everything else heals (crash_points.py)."""
     timeline: Timeline = field(init=False)
     network: Network = field(init=False)
     watch: Watch = field(init=False)
@@ -284,7 +286,8 @@ class World:
         self._phase = Phase.HEALING
         self.network.heal()
         for node in self.nodes:
-            node.disk.disarm()
+            if node.seat != self.crashing:
+                node.disk.disarm()
             node.clock_offset_ms = node.slow_us = 0
             node.start()
         self._run_until(self.timeline.now_us + START_US)
