@@ -18,7 +18,7 @@ ArgumentsT = TypeVarTuple("ArgumentsT")
 
 BRIEF_S: Final = 0.02
 """What the loop of a node may be kept waiting: the two flushes of a vote take 0.3 ms on an SSD, 8 ms at the worst of a
-hundred (FACTS), 20 on a disk that turns."""
+hundred, 20 on a disk that turns."""
 THREADED_CALLS: Final = 64
 """Five heights' votes: so long a disk is not asked again whether it is quick."""
 

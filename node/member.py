@@ -366,7 +366,7 @@ class Member:
             return
         frame = encode_message(PolkaMessage(certificate=certificate))
         precommits = tally(self._state.keeper, certificate.round).precommits
-        for member in map(MemberIndex, range(self._parts.members.budget.members)):
+        for member in self._rules.members.indices:
             precommit = precommits.get(member)
             if precommit is None or precommit.vote.block_hash != certificate.block_hash:
                 self._parts.outbox.send(member, frame)
