@@ -136,6 +136,11 @@ class ChainStore:
         self.close()
 
     @property
+    def directory(self) -> Path:
+        """Return where it lies."""
+        return self._database.directory
+
+    @property
     def tip(self) -> ChainTip:
         """Return the last decided block and the state root after it."""
         return self._tip

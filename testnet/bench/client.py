@@ -23,6 +23,7 @@ MEASUREMENTS: Final = (
     "one_put",
     "transactions",
     "replaying",
+    "long_chain",
 )
 """In the order of running: what needs a quiet network first, what needs a chain last."""
 
