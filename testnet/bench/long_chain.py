@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from consensus.genesis import Genesis
     from consensus.signing import SigningKey
     from storage.stores.blocks import ChainStore
-    from testnet.cluster import Cluster
+    from testnet.cluster import Cluster, SeatView
 
 HEIGHTS: Final = 100_000
 SIGNERS: Final = 6
@@ -88,8 +88,12 @@ def _until_voting(name: str, cluster: Cluster, seat: int, reach: float) -> Figur
     began = time.monotonic()
     started = cluster.all_seats()[seat]
     start_seat(cluster, started)
-    wait_for_seats(cluster, (started,), votes, seconds_max=WAIT_S)
+    wait_for_seats(cluster, (started,), _has_caught_up, seconds_max=WAIT_S)
     return Figure(name=name, amount=time.monotonic() - began, unit="s", better=Better.LOWER, reach=reach)
+
+
+def _has_caught_up(view: SeatView) -> bool:
+    return votes(view) and view.status is not None and view.status.height >= HEIGHTS
 
 
 def _make_chain(cluster: Cluster, genesis: Genesis) -> None:
