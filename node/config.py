@@ -9,6 +9,7 @@ HOME/
     chain/          blocks, ledger and state tree (LevelDB)
     units/ index/   shards (LevelDB)
     records/        sealed, erasable metadata (LevelDB)
+    gateway/        optional: the home of a gateway that runs beside the node (node/gateway/home.py)
     scrub           where the rereading of all shards stands (node/scrub_task.py)
     snapshots/      states for members that are far behind, or one being fetched
     log             what the process wrote when it runs under `testnet up`

@@ -122,6 +122,7 @@ class DataPlane:
         shards: LevelShardStore,
         submit: Callable[[Submission], TransactionId],
         erased_height: Callable[[], Height | None],
+        precommitted: Callable[[], Height],
     ) -> None:
         self._config = config
         self._chain = chain
@@ -140,7 +141,14 @@ class DataPlane:
             genesis_hash=config.genesis_hash,
             receipt_heights=config.storage_genesis.parameters.receipt_heights,
         )
-        self.holder = Holder(identity=identity, shards=shards, records=records, chain=view, on_corrupt=self._on_corrupt)
+        self.holder = Holder(
+            identity=identity,
+            shards=shards,
+            records=records,
+            chain=view,
+            on_corrupt=self._on_corrupt,
+            precommitted=precommitted,
+        )
         self.server = ShardServer(config.keys.network, self.holder)
         self.purge = PurgeTask(self._own)
         self.completion = CompletionTask(

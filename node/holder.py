@@ -27,9 +27,11 @@ from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height
 from node.network.shard_messages import (
     LEAVES_PER_READ_MAX,
+    AskHeight,
     AskHeld,
     AskReceipt,
     FoundRange,
+    HeightAnswer,
     HeldAnswer,
     LeavesAnswer,
     Message,
@@ -126,6 +128,8 @@ class Holder:
     chain: HolderChain
     on_corrupt: CorruptCallback
     """Called in the trio thread with a shard whose bytes are damaged; must not block."""
+    precommitted: Callable[[], Height] | None = None
+    """Up to which height this seat has signed precommits; must not block. None: the ledger's height."""
     _threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_MAX))
 
     async def answer(self, peer: PublicKey, request: RequestFrame) -> Message:
@@ -135,6 +139,10 @@ class Holder:
             RejectionError: NOT_GRANTED, QUEUE_FULL, TOO_LATE, MALFORMED.
             StorageError: Missing, corrupt, full or unavailable.
         """
+        if isinstance(request.body, AskHeight):
+            # No thread: it waits for no disk, and reads of gateways wait for it.
+            precommitted = Height(0) if self.precommitted is None else self.precommitted()
+            return Message(HeightAnswer(height=Height(max(self.chain.height(), precommitted))))
         try:
             return await trio.to_thread.run_sync(self._answer, peer, request, limiter=self._threads)
         except _DamagedError as error:
@@ -161,6 +169,8 @@ class Holder:
                 return self._read_records(peer, body)
             case ReadRanges():
                 return self._read_ranges(peer, body)
+            case AskHeight():
+                raise AssertionError("answered without a thread")
             case _:
                 assert_never(body)
 

@@ -15,6 +15,7 @@
         rejoin_if_needed                          keys without a signer record: vote later
         check_clock                               a clock far from the other members' ends the node
         serve_api                                 HTTP on a local port
+        run_gateway_process                       S3, when HOME/gateway is there: a process of its own
         stop_on_signal                            SIGTERM, SIGINT: cancel everything
 
 SIGKILL is as good an end as any: what must not be lost was flushed before it was promised. A failed flush ends the
@@ -39,6 +40,7 @@ from consensus.messages import CommitMessage, encode_message
 from consensus.signing import check_signature
 from node.admission import Admission
 from node.api.application import ApiParts, build_application
+from node.api.heights import HeightGate
 from node.api.server import serve_api
 from node.catch_up_task import CatchUpServer, run_catch_up
 from node.clock import now_ms
@@ -47,6 +49,7 @@ from node.config import NodeConfig, load_config, locked_home
 from node.consensus_task import ConsensusParts, ConsensusTask
 from node.data_plane import DataPlane, open_shards
 from node.errors import ConfigurationError, DiskFullError, SnapshotReadyError
+from node.gateway_process import run_gateway_process
 from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
@@ -203,6 +206,7 @@ class Node:
             shards=stores.shards,
             submit=self.admission.submit,
             erased_height=lambda: self.chain.erased_height() if self.records.has_scanned else None,
+            precommitted=stores.signer.precommitted_height,
         )
         self.consensus = ConsensusTask(self._consensus_parts(check))
         self.admission.on_waiting = self.consensus.wake
@@ -264,6 +268,7 @@ class Node:
             nursery.start_soon(self.rejoin_if_needed)
             nursery.start_soon(self.check_clock)
             nursery.start_soon(self.serve_api)
+            nursery.start_soon(run_gateway_process, self.config.home, self.own_address)
             LOGGER.info(
                 "seat %d (%s) runs: libp2p %d, shards %d, API %s:%d",
                 self.config.seat,
@@ -303,6 +308,12 @@ class Node:
         rules = self.chain.rules
         await check_clock_with(self.links, rules.members, self.config.seat, now_ms, rules.parameters.clock_drift_ms)
 
+    @property
+    def own_address(self) -> str:
+        """Return the base URL of this node's API, for who runs beside it."""
+        host = "127.0.0.1" if self.config.api_host in {"0.0.0.0", "::"} else self.config.api_host  # noqa: S104 (compared)
+        return f"http://{host}:{self.config.api_port}"
+
     async def serve_api(self) -> None:
         """Serve the API until cancelled."""
         parts = ApiParts(
@@ -315,7 +326,10 @@ class Node:
             connected_seats=lambda: [int(member) for member in self.links.connected()],
             holder_bytes=self.data_plane.bytes_held,
         )
-        await serve_api(build_application(parts), self.config.api_host, self.config.api_port)
+        application = HeightGate(
+            build_application(parts), lambda: self.stores.chain.tip.height, lambda: self.consensus.appended
+        )
+        await serve_api(application, self.config.api_host, self.config.api_port)
 
 
 async def run_node(config: NodeConfig) -> None:

@@ -161,6 +161,14 @@ class Signer:
         """The latest position signed and still remembered."""
         return self._last
 
+    def precommitted_height(self) -> Height:
+        """Return the greatest height at which this seat may have signed a precommit; 0 for none."""
+        last = self._last
+        if last is None:
+            return Height(0)
+        has_not_yet = last.round == 0 and last.step < SignedStep.PRECOMMIT
+        return Height(max(0, last.height - 1)) if has_not_yet else last.height
+
     def may_sign(self, height: Height) -> bool:
         """Say whether this seat votes at a height."""
         return self._floor is not None and height > self._floor

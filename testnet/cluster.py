@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from consensus.genesis import Genesis
 from node.errors import ConfigurationError, NodeError, PeerUnreachableError
+from node.gateway.home import INDEX_FOLDER, TENANTS_FOLDER, read_access_keys
+from node.gateway.signatures import REGION
+from node.gateway_process import GATEWAY_FOLDER, SETTINGS_FILE
 from storage.genesis import Seat, storage_genesis
 from storage.identifiers import SeatIndex
-from testnet.genesis import read_testnet
+from testnet.genesis import DEMO_TENANT, read_testnet
 from testnet.processes import (
     OwnedProcess,
     end_process,
@@ -37,7 +43,8 @@ READY_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 10.0
 """A node told to stop closes its databases in well under a second; then it is killed."""
 POLL_SECONDS: Final = 0.1
-SURVIVES_FIRE: Final = frozenset({"keys", "config.toml", "genesis"})
+LISTEN_SECONDS_MAX: Final = 1.0
+SURVIVES_FIRE: Final = frozenset({"keys", "config.toml", "genesis", GATEWAY_FOLDER})
 """What an operator keeps in the safe: burning a seat leaves only these."""
 LOG_TAIL_BYTES: Final = 4096
 
@@ -68,6 +75,16 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayAccess:
+    """How to use the gateway beside a node, for the demo tenant alone."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    region: str = REGION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeatView:
     """One seat as seen from outside: its process, and what its API says (None: no answer)."""
 
@@ -77,6 +94,9 @@ class SeatView:
     process_id: int | None
     api: str
     status: NodeStatus | None
+    gateway: GatewayAccess | None = None
+    """None where no gateway stands beside the node."""
+    has_gateway_up: bool = False
 
     @property
     def is_voting(self) -> bool:
@@ -122,10 +142,10 @@ def start_seat(cluster: Cluster, seat: SeatIndex) -> OwnedProcess:
 
 
 def start_all(cluster: Cluster, on_progress: Callable[[int], None] = lambda _voting: None) -> tuple[SeatView, ...]:
-    """Start every seat and wait until all vote; raises as start_seat() and wait_for_seats()."""
+    """Start every seat and wait until all vote and their gateways, if any, serve; raises as the two calls do."""
     for seat in cluster.all_seats():
         start_seat(cluster, seat)
-    return wait_for_seats(cluster, cluster.all_seats(), votes, on_progress)
+    return wait_for_seats(cluster, cluster.all_seats(), serves, on_progress)
 
 
 def kill_seat(cluster: Cluster, seat: SeatIndex) -> bool:
@@ -147,6 +167,7 @@ def burn_seat(cluster: Cluster, seat: SeatIndex) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+    shutil.rmtree(cluster.seat_home(seat) / GATEWAY_FOLDER / INDEX_FOLDER, ignore_errors=True)
 
 
 def stop_all(cluster: Cluster) -> tuple[SeatIndex, ...]:
@@ -171,6 +192,7 @@ def cluster_states(cluster: Cluster, seats: Sequence[SeatIndex] | None = None) -
 def seat_state(cluster: Cluster, seat: SeatIndex) -> SeatView:
     """Look at one seat's process and ask its API."""
     running = process_of(cluster, seat)
+    gateway = gateway_access(cluster, seat)
     return SeatView(
         seat=seat,
         operator=cluster.seats[seat].operator,
@@ -178,6 +200,8 @@ def seat_state(cluster: Cluster, seat: SeatIndex) -> SeatView:
         process_id=None if running is None else running.pid,
         api=cluster.api_address(seat),
         status=None if running is None else ask_status(cluster.seats[seat].host, cluster.seats[seat].api_port),
+        gateway=gateway,
+        has_gateway_up=gateway is not None and running is not None and is_listening(gateway.endpoint),
     )
 
 
@@ -231,6 +255,35 @@ def last_line(cluster: Cluster, seat: SeatIndex) -> str:
 def answers(state: SeatView) -> bool:
     """Tell whether a seat's API answers."""
     return state.status is not None
+
+
+def gateway_access(cluster: Cluster, seat: SeatIndex) -> GatewayAccess | None:
+    """Return how to use the gateway beside a seat's node; None where there is none."""
+    folder = cluster.seat_home(seat) / GATEWAY_FOLDER
+    if not (folder / SETTINGS_FILE).is_file():
+        return None
+    settings = tomllib.loads((folder / SETTINGS_FILE).read_text())
+    access_key = read_access_keys(folder / TENANTS_FOLDER / DEMO_TENANT)[0]
+    return GatewayAccess(
+        endpoint=f"http://{settings['host']}:{settings['port']}",
+        access_key=access_key.access_key,
+        secret_key=access_key.secret_key,
+    )
+
+
+def is_listening(endpoint: str) -> bool:
+    """Tell whether somebody takes connections at an endpoint."""
+    parts = urlsplit(endpoint)
+    try:
+        with socket.create_connection((parts.hostname, parts.port), timeout=LISTEN_SECONDS_MAX):
+            return True
+    except OSError:
+        return False
+
+
+def serves(state: SeatView) -> bool:
+    """Tell whether a seat takes part in agreement and its gateway, if it has one, takes requests."""
+    return state.is_voting and (state.gateway is None or state.has_gateway_up)
 
 
 def votes(state: SeatView) -> bool:

@@ -68,11 +68,11 @@ def _add_home(parser: ArgumentParser) -> None:
 
 def run_make(arguments: Namespace) -> int:
     """Make the homes of nine nodes that will run elsewhere."""
-    from testnet.genesis import machine_addresses, make_testnet
+    from testnet.genesis import Gateways, machine_addresses, make_testnet
 
     home: Path = arguments.home.resolve()
     hosts: list[str] = arguments.hosts
-    make_testnet(home, addresses=machine_addresses(hosts))
+    make_testnet(home, addresses=machine_addresses(hosts), gateways=Gateways.BESIDE_NODES)
     print_line(f"nine homes in {home}: bring each seat-N to its machine, and start it there with")
     print_line("  grandest node run --home seat-N")
     return ExitCode.DONE
@@ -84,9 +84,9 @@ def run_up(arguments: Namespace) -> int:
 
     home: Path = arguments.home.resolve()
     if not (home / "genesis").is_file():
-        from testnet.genesis import make_testnet
+        from testnet.genesis import Gateways, make_testnet
 
-        make_testnet(home)
+        make_testnet(home, gateways=Gateways.BESIDE_NODES)
         note(f"made nine homes with keys, free ports and one genesis in {home}")
     cluster = open_cluster(home)
     if any(process_of(cluster, seat) is not None for seat in cluster.all_seats()):
@@ -141,6 +141,7 @@ Nine nodes agree. From another shell:
 
   grandest testnet status --home {home}
   grandest put README.md demo/README.md --home {home}
+  grandest testnet status --json --home {home}     # with each gateway's S3 endpoint and keys
   grandest testnet burn 2 5 8 --home {home}
   grandest get demo/README.md - --home {home}
   grandest testnet start 2 5 8 --home {home}
@@ -182,7 +183,7 @@ def _doing(state: SeatView) -> str:
     return "votes" if state.status.voting else "catching up"
 
 
-def state_json(state: SeatView) -> dict[str, str | int | bool | None]:
+def state_json(state: SeatView) -> dict[str, str | int | bool | dict[str, str] | None]:
     """Return a seat as `status --json` shows it."""
     return {
         "seat": state.seat,
@@ -195,6 +196,14 @@ def state_json(state: SeatView) -> dict[str, str | int | bool | None]:
         "block_hash": None if state.status is None else state.status.block_hash,
         "state_root": None if state.status is None else state.status.state_root,
         "api": state.api,
+        "s3": None
+        if state.gateway is None
+        else {
+            "endpoint": state.gateway.endpoint,
+            "access_key": state.gateway.access_key,
+            "secret_key": state.gateway.secret_key,
+            "region": state.gateway.region,
+        },
     }
 
 

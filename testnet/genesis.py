@@ -12,6 +12,7 @@ Layout of a testnet's home (all secrets are files of mode 0600 that hold hex and
         keys/network            32-byte seed: libp2p identity and TLS certificate
         log                     what the node printed
         pid                     the running process (testnet/processes.py)
+        gateway/                the home of its gateway (node/gateway/home.py), which the demo tenant granted
     client                      a granted client of the demo tenant (node/client/home.py)
     tenant/signing              32-byte seed of the tenant itself: grants and revokes
 
@@ -24,6 +25,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +35,8 @@ from consensus.signing import SigningKey
 from node.client.home import write_client_home
 from node.clock import now_ms
 from node.errors import ConfigurationError
+from node.gateway.home import TENANTS_FOLDER, new_access_key, write_access_keys
+from node.gateway_process import GATEWAY_FOLDER, SETTINGS_FILE
 from node.keys import SEED_BYTES, OperatorKeys, create_keys, write_key
 from node.network.certificates import make_certificate
 from node.signer import create_signer_record
@@ -43,10 +47,11 @@ LOOPBACK: Final = "127.0.0.1"
 PORT_MIN: Final = 15_000
 PORT_MAX: Final = 32_000
 """Below the ports that Linux gives to outgoing connections (from 32768): a seat that was down finds its own free."""
-PORTS_PER_SEAT: Final = 3
+PORTS_PER_SEAT: Final = 4
 LIBP2P_PORT: Final = 4001
 SHARD_PORT: Final = 4002
 API_PORT: Final = 8080
+S3_PORT: Final = 9000
 """Where a node listens that has a machine of its own."""
 CONFIGURATION: Final = """# Settings of one node; node/config.py names them all.
 seat = {seat}
@@ -54,9 +59,17 @@ genesis_hash = "{pin}"
 api_host = "{host}"
 """
 USUAL_PARAMETERS: Final = StorageParameters()
+DEMO_TENANT: Final = "demo"
 PORT_ATTEMPTS_MAX: Final = 200
 TENANT_BYTES: Final = 16
 FOLDER_MODE: Final = 0o700
+
+
+class Gateways(Enum):
+    """Whether a testnet serves S3."""
+
+    NONE = "none"
+    BESIDE_NODES = "beside nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +95,24 @@ OPERATORS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a seat's node is reached: an IP address or name, and its three TCP ports."""
+    """Where a seat's node is reached: an IP address or name, and its TCP ports."""
 
     host: str
     libp2p_port: int = LIBP2P_PORT
     shard_port: int = SHARD_PORT
     api_port: int = API_PORT
+    s3_port: int = S3_PORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantKeys:
-    """The demo tenant: its handle, its own key and its client's."""
+    """The demo tenant: its handle, its own key, its client's, and those of the nine gateways."""
 
     tenant: TenantId
     owner: SigningKey
     client: SigningKey
+    gateways: tuple[SigningKey, ...]
+    master_seed: bytes
 
 
 def make_testnet(
@@ -104,6 +120,7 @@ def make_testnet(
     operators: tuple[Operator, ...] = OPERATORS,
     addresses: tuple[Address, ...] | None = None,
     parameters: StorageParameters = USUAL_PARAMETERS,
+    gateways: Gateways = Gateways.NONE,
 ) -> Genesis:
     """Fill an empty or absent directory with a testnet's home and return its genesis.
 
@@ -111,6 +128,7 @@ def make_testnet(
         home: Of the whole testnet; each folder seat-N in it may move to the machine of that seat.
         operators: Who holds the seats.
         addresses: Of the seats, in order; free ports of loopback when None.
+        gateways: Whether each node has a gateway beside it.
         parameters: Limits that all nodes share.
 
     Raises:
@@ -126,6 +144,8 @@ def make_testnet(
         tenant=TenantId(secrets.token_bytes(TENANT_BYTES)),
         owner=SigningKey(secrets.token_bytes(SEED_BYTES)),
         client=SigningKey(secrets.token_bytes(SEED_BYTES)),
+        gateways=tuple(SigningKey(secrets.token_bytes(SEED_BYTES)) for _ in operators),
+        master_seed=secrets.token_bytes(SEED_BYTES),
     )
     if addresses is None:
         addresses = loopback_addresses(len(operators))
@@ -137,6 +157,8 @@ def make_testnet(
         (seat_home / "config.toml").write_text(settings)
         create_signer_record(seat_home)
     _write_tenant(home, encoded, tenant_keys)
+    if gateways is Gateways.BESIDE_NODES:
+        write_gateways(seat_homes, addresses, encoded, tenant_keys)
     (home / "genesis").write_bytes(encoded)
     return genesis
 
@@ -171,8 +193,10 @@ def loopback_addresses(count: int) -> tuple[Address, ...]:
     """Return addresses of this machine, with ports that nobody listens on now."""
     ports = free_ports(PORTS_PER_SEAT * count)
     return tuple(
-        Address(host=LOOPBACK, libp2p_port=libp2p_port, shard_port=shard_port, api_port=api_port)
-        for libp2p_port, shard_port, api_port in zip(ports[::3], ports[1::3], ports[2::3], strict=True)
+        Address(host=LOOPBACK, libp2p_port=libp2p_port, shard_port=shard_port, api_port=api_port, s3_port=s3_port)
+        for libp2p_port, shard_port, api_port, s3_port in zip(
+            ports[::4], ports[1::4], ports[2::4], ports[3::4], strict=True
+        )
     )
 
 
@@ -221,8 +245,11 @@ def _genesis(
         )
         for operator, keys, address in zip(operators, seat_keys, addresses, strict=True)
     )
-    grant = Grant(public_key=tenant.client.public, certificate=make_certificate(tenant.client))
-    demo = GenesisTenant(tenant=tenant.tenant, public_key=tenant.owner.public, grants=(grant,))
+    grants = tuple(
+        Grant(public_key=granted.public, certificate=make_certificate(granted))
+        for granted in (tenant.client, *tenant.gateways)
+    )
+    demo = GenesisTenant(tenant=tenant.tenant, public_key=tenant.owner.public, grants=grants)
     application = StorageGenesis(seats=seats, tenants=(demo,), parameters=parameters)
     return Genesis(
         chain_id=f"grandest-testnet-{secrets.token_hex(4)}",
@@ -240,7 +267,25 @@ def _write_tenant(home: Path, genesis: bytes, keys: TenantKeys) -> None:
     write_client_home(
         home / "client",
         signing_seed=keys.client.seed(),
-        master_seed=secrets.token_bytes(SEED_BYTES),
+        master_seed=keys.master_seed,
         tenant=keys.tenant,
         genesis=genesis,
     )
+
+
+def write_gateways(seat_homes: Sequence[Path], addresses: Sequence[Address], genesis: bytes, keys: TenantKeys) -> None:
+    """Write the homes of gateways beside the nodes; all know the demo tenant by one access key."""
+    access_key = new_access_key()
+    for seat_home, address, signing_key in zip(seat_homes, addresses, keys.gateways, strict=True):
+        folder = seat_home / GATEWAY_FOLDER
+        folder.mkdir(mode=FOLDER_MODE)
+        (folder / SETTINGS_FILE).write_text(f'host = "{address.host}"\nport = {address.s3_port}\n')
+        tenant_home = folder / TENANTS_FOLDER / DEMO_TENANT
+        write_client_home(
+            tenant_home,
+            signing_seed=signing_key.seed(),
+            master_seed=keys.master_seed,
+            tenant=keys.tenant,
+            genesis=genesis,
+        )
+        write_access_keys(tenant_home, (access_key,))

@@ -12,7 +12,7 @@ from node.api.questions import HEAD_BYTES_MAX, WAIT_S_MAX
 from node.ports import check_port_is_free
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 KEEP_ALIVE_S: Final = 60.0
 READ_S: Final = int(WAIT_S_MAX) + 15
@@ -20,7 +20,7 @@ READ_S: Final = int(WAIT_S_MAX) + 15
 BACKLOG: Final = 128
 
 
-async def serve_api(application: Starlette, host: str, port: int) -> None:
+async def serve_api(application: ASGIApp, host: str, port: int) -> None:
     """Serve until cancelled.
 
     Raises:

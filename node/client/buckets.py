@@ -68,6 +68,10 @@ class Buckets:
         (view,) = await self._chain.find_buckets((self.tag(name, purpose),))
         if view is None:
             raise BucketMissingError(f"no bucket {name}")
+        return await self.opened(view)
+
+    async def opened(self, view: BucketView) -> OpenBucket:
+        """Open the settings record of a bucket that the chain shows; raises ShardMissingError."""
         return OpenBucket(view, self._unsealed(view, await self._records.sealed(view)))
 
     async def listing(self, purpose: BucketPurpose = BucketPurpose.OBJECTS) -> tuple[OpenBucket, ...]:

@@ -28,6 +28,11 @@ FOUND_MAX: Final = 256
 """Of one question: 256 segments of a kilobyte of JSON each."""
 
 
+AT_LEAST: Final = "x-grandest-at-least"
+NEWS_ABOVE: Final = "x-grandest-news-above"
+"""Headers of a question that name a height (node/api/heights.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Part of an object: a range of a segment."""
@@ -212,10 +217,11 @@ class Chain(Protocol):
         """Return buckets of the client's tenant in order of tags."""
         ...
 
-    async def changes(self, above: Height) -> Changes:
+    async def changes(self, above: Height, held_seconds: float = 0.0) -> Changes:
         """Return which objects of the client's tenant the blocks above a height have named, as far as one answer goes.
 
-        Its height is that of the last block that was looked at: go on above it until it is the chain's.
+        Its height is that of the last block that was looked at: go on above it until it is the chain's. With seconds,
+        the node holds the question until there is a block above.
         """
         ...
 

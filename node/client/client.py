@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from node.client.links import Connect
     from node.client.new_objects import ReadyObject
     from node.client.upload import Source
-    from storage.identifiers import SegmentId
+    from storage.identifiers import SegmentId, TenantId
     from storage.transactions import Body
 
 SEALED_SECONDS: Final = 5.0
@@ -123,6 +123,20 @@ class Client:
     def chain(self) -> Chain:
         """The chain, for raw questions."""
         return self._parts.chain
+
+    @property
+    def tenant(self) -> TenantId:
+        """Whose objects these are."""
+        return self._tenant
+
+    @property
+    def records(self) -> RecordReader:
+        """Sealed records, fetched and opened."""
+        return self._parts.records
+
+    async def entry(self, place: ListingPlace) -> EntryView | None:
+        """Return the current version or marker of a name; asked together with what others ask now."""
+        return await self._parts.entries.ask(place)
 
     async def put(
         self, bucket: str, name: str, source: Source, *, content_type: str = "", condition: bytes | None = None

@@ -30,7 +30,7 @@ import trio
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height, TransactionId
-from node.client.chain import Changes, ListingPlace, VersionPlace
+from node.client.chain import AT_LEAST, NEWS_ABOVE, Changes, ListingPlace, VersionPlace
 from node.client.http_answers import (
     AnswerT,
     BucketsAnswer,
@@ -60,7 +60,7 @@ from storage.identifiers import (
 from storage.transactions import transaction_id as id_of_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from node.client.chain import BucketView, Commit, EntryView, SegmentView
 
@@ -93,6 +93,8 @@ class HttpChain:
         self._unfinished: dict[TransactionId, bytes] = {}
         self._committed: dict[TransactionId, Commit] = {}
         """Until wait() takes it, as submit_and_wait() does at once."""
+        self.at_least = Height(0)
+        """No node that is below this height is believed; a gateway raises it with each fence."""
 
     async def tip_height(self) -> Height:
         """Return the height of a live node's chain."""
@@ -180,10 +182,12 @@ class HttpChain:
         answer = self._read(path, await self._ask("GET", path, None), BucketsAnswer)
         return tuple(bucket_of(bucket) for bucket in answer.buckets)
 
-    async def changes(self, above: Height) -> Changes:
-        """Return which objects of the tenant blocks above a height have named."""
+    async def changes(self, above: Height, held_seconds: float = 0.0) -> Changes:
+        """Return which objects of the tenant blocks above a height have named; held until there is a block."""
         path = f"/v1/changes?tenant={self._tenant.hex()}&above={above}"
-        answer = self._read(path, await self._ask("GET", path, None), ChangesAnswer)
+        headers = {NEWS_ABOVE: str(above)} if held_seconds else {}
+        response = await self._ask("GET", path, None, held_seconds + ANSWER_SECONDS, headers)
+        answer = self._read(path, response, ChangesAnswer)
         objects = (
             ListingPlace(BucketTag(bytes_of(bucket)), NameTag(bytes_of(name))) for bucket, name in answer.objects
         )
@@ -246,7 +250,14 @@ class HttpChain:
     def _other_number(self, path: str) -> PeerUnreachableError:
         return PeerUnreachableError(f"{self._nodes[0]}{path} answered another number than was asked for")
 
-    async def _ask(self, method: str, path: str, body: bytes | None, seconds: float = ANSWER_SECONDS) -> httpx.Response:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        seconds: float = ANSWER_SECONDS,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         """Ask one node after the other, the one that answered last first.
 
         Raises:
@@ -256,7 +267,13 @@ class HttpChain:
         reason = ""
         for _ in range(ATTEMPT_ROUNDS * len(self._nodes)):
             try:
-                response = await self._http.request(method, self._nodes[0] + path, content=body, timeout=seconds)
+                response = await self._http.request(
+                    method,
+                    self._nodes[0] + path,
+                    content=body,
+                    timeout=seconds,
+                    headers={**(headers or {}), **({AT_LEAST: str(self.at_least)} if self.at_least else {})},
+                )
             except httpx.HTTPError as error:
                 reason = f"{self._nodes[0]}: {type(error).__name__} {error}"
             else:

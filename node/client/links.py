@@ -98,6 +98,10 @@ class HolderLink(Protocol):
         """Fetch sealed records, in the order asked; None where the holder has none. Unchecked."""
         ...
 
+    async def ask_height(self) -> Height:
+        """Ask up to which height the seat has precommitted. Unchecked."""
+        ...
+
     async def wait_gone(self) -> None:
         """Wait until the link has broken by itself."""
         ...

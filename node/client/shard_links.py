@@ -86,6 +86,10 @@ class ShardLink:
         """Fetch sealed records."""
         return await self._channel.read_records(addresses)
 
+    async def ask_height(self) -> Height:
+        """Ask up to which height the seat has precommitted."""
+        return await self._channel.ask_height()
+
     async def wait_gone(self) -> None:
         """Wait until the connection has ended."""
         await self._gone.wait()

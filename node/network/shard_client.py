@@ -19,8 +19,10 @@ from node.network.shard_messages import (
     PREFIX_BYTES,
     REQUEST_NUMBER_MAX,
     AnswerFrame,
+    AskHeight,
     AskHeld,
     AskReceipt,
+    HeightAnswer,
     HeldAnswer,
     LeafRange,
     LeavesAnswer,
@@ -207,6 +209,11 @@ class ShardClient:
             parts.append(None if part is None else (rest[: part.range_bytes], part.proof))
             rest = rest[0 if part is None else part.range_bytes :]
         return tuple(parts)
+
+    async def ask_height(self, *, deadline_s: float = ANSWER_S) -> Height:
+        """Return up to which height the seat says it has precommitted; it may lie."""
+        answer = await self.request(Message(AskHeight()), deadline_s=deadline_s)
+        return expect_answer(answer.body, HeightAnswer).height
 
     async def aclose(self) -> None:
         """Close at once; what is open fails."""

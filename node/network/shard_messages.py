@@ -18,6 +18,7 @@ bulk. Every answer is the request's own, or Refused.
 | AskHeld (5) | | HeldAnswer (5) | |
 | ReadRecords (6) | | RecordsAnswer (6) | records, joined |
 | ReadRanges (7) | | RangesAnswer (8) | leaves of those that are here, joined |
+| AskHeight (50) | | HeightAnswer (50) | |
 | any | | Refused (7) | |
 """
 
@@ -147,7 +148,11 @@ class ReadRanges(Record, tag=7):
     ranges: Annotated[tuple[LeafRange, ...], Meta(min_length=1, max_length=RANGES_PER_READ_MAX)]
 
 
-Request = StoreUnits | AskReceipt | ReadLeaves | ReadPiece | AskHeld | ReadRecords | ReadRanges
+class AskHeight(Record, tag=50):
+    """Say up to which height this seat has precommitted: whatever was acknowledged is at or below what q seats say."""
+
+
+Request = StoreUnits | AskReceipt | ReadLeaves | ReadPiece | AskHeld | ReadRecords | ReadRanges | AskHeight
 
 
 class Stored(Record, tag=1):
@@ -199,6 +204,12 @@ class RangesAnswer(Record, tag=8):
     found: Annotated[tuple[FoundRange | None, ...], Meta(max_length=RANGES_PER_READ_MAX)]
 
 
+class HeightAnswer(Record, tag=50):
+    """The greatest height at which this seat has signed a precommit, or whose block it has."""
+
+    height: Annotated[Height, HEIGHT]
+
+
 class Refusal(StrEnum):
     """What kind of refusal; each is raised at the asking side as the error it was."""
 
@@ -217,7 +228,17 @@ class Refused(Record, tag=7):
     detail: Annotated[str, Meta(max_length=DETAIL_LENGTH_MAX)]
 
 
-Answer = Stored | ReceiptAnswer | LeavesAnswer | PieceAnswer | HeldAnswer | RecordsAnswer | Refused | RangesAnswer
+Answer = (
+    Stored
+    | ReceiptAnswer
+    | LeavesAnswer
+    | PieceAnswer
+    | HeldAnswer
+    | RecordsAnswer
+    | Refused
+    | RangesAnswer
+    | HeightAnswer
+)
 
 
 class _RequestHeader(Record):
@@ -343,7 +364,17 @@ def error_of(refused: Refused) -> GrandestError:
             return StoreUnavailableError(refused.detail)
 
 
-AnswerT = TypeVar("AnswerT", Stored, ReceiptAnswer, LeavesAnswer, PieceAnswer, HeldAnswer, RecordsAnswer, RangesAnswer)
+AnswerT = TypeVar(
+    "AnswerT",
+    Stored,
+    ReceiptAnswer,
+    LeavesAnswer,
+    PieceAnswer,
+    HeldAnswer,
+    RecordsAnswer,
+    RangesAnswer,
+    HeightAnswer,
+)
 
 
 def expect_answer(answer: Answer, kind: type[AnswerT]) -> AnswerT:

@@ -210,6 +210,9 @@ class MemoryLink:
             raise ShardMissingError(f"no column {column}")
         return shard
 
+    async def ask_height(self) -> Height:
+        return Height(0)
+
     async def read_records(self, addresses: Sequence[RecordAddress]) -> tuple[bytes | None, ...]:
         await self._arrive()
         return tuple(self.holder.nine.chain.records.get(address) for address in addresses)
@@ -318,7 +321,7 @@ class MemoryChain:
         names = sorted(row for row in self.state.values if row.startswith(prefix) and (row > after or after == prefix))
         return [(name, self.state.values[name]) for name in names[:limit]]
 
-    async def changes(self, above: Height) -> Changes:
+    async def changes(self, above: Height, held_seconds: float = 0.0) -> Changes:
         await trio.lowlevel.checkpoint()
         blocks = [(height, names) for height, names in self.changed if height > above]
         objects = {ListingPlace(name.bucket_tag, name.name_tag): None for _, names in blocks for name in names}

@@ -1,0 +1,499 @@
+"""One tenant's objects on the nine: the Store of a gateway, over the native client, the index and the fence.
+
+Reads are answered from what the ledger says now: a name that no block has named since it was last asked is remembered
+with its opened record (at most REMEMBERED_MAX), so that a second read of it asks holders for its bytes alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from consensus.identifiers import Height, Milliseconds
+from node.client.buckets import OpenBucket
+from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
+from node.client.download import OpenObject
+from node.client.errors import NotCommittedError
+from node.client.gathering import Gathering
+from node.client.new_objects import Description, NewObject
+from node.client.versions import StoredPart
+from node.gateway.object_records import description_of, details_of, parts_of
+from node.gateway.refusals import WriteFailure, WriteRefusedError
+from node.gateway.store import Bucket, ObjectDetails, Version
+from node.gateway.uploads import Uploads
+from storage.bucket_records import BucketPurpose, BucketSettings, SettingsDocument
+from storage.buckets import (
+    NULL_VERSION,
+    EntryKind,
+    NewHold,
+    NewRetention,
+    Versioning,
+)
+from storage.tags import name_tag
+from storage.transactions import DeleteEntries, EntryName
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from node.client.chain import BucketView, Commit, EntryView
+    from node.client.client import Client
+    from node.client.results import Acknowledgement
+    from node.client.upload import Source
+    from node.gateway.fence import Fence
+    from node.gateway.follower import Follower
+    from node.gateway.http_server import Send
+    from node.gateway.index import Index
+    from node.gateway.store import Listed, Named, NewVersion, Upload
+    from storage.buckets import Retention
+    from storage.identifiers import BucketTag, RecordAddress, VersionId
+
+REMEMBERED_MAX: Final = 16_384
+"""Opened records: about 2 KiB each with what Python adds."""
+REMOVED_TOGETHER_MAX: Final = 1_024
+SECONDS_TO_WALK: Final = 20.0
+"""How long a listing waits for the first walk over the ledger before it is told to come again."""
+
+_FAILURES: Final = {
+    "condition_failed": WriteFailure.CONDITION_FAILED,
+    "version_changed": WriteFailure.CONFLICT,
+    "quota_exceeded": WriteFailure.QUOTA_EXCEEDED,
+    "retained": WriteFailure.RETAINED,
+    "bucket_unknown": WriteFailure.BUCKET_MISSING,
+    "bucket_not_empty": WriteFailure.BUCKET_NOT_EMPTY,
+    "entry_unknown": WriteFailure.VERSION_MISSING,
+    "lock_off": WriteFailure.LOCK_OFF,
+    "buckets_full": WriteFailure.TOO_MANY_BUCKETS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """One version to remove, as it waits for others to share a transaction with."""
+
+    name: EntryName
+    bypass_governance: bool
+
+
+class ChainStore:
+    """Implements Store."""
+
+    def __init__(self, client: Client, index: Index, mode: str) -> None:
+        """Serve a client's tenant.
+
+        Args:
+            client: Open.
+            index: Of the tenant.
+            mode: gateway-trusted or end-to-end, told in every answer.
+        """
+        self._client = client
+        self._index = index
+        self._mode = mode
+        self._follower: Follower | None = None
+        self._fence: Fence | None = None
+        self._remembered: OrderedDict[ListingPlace, OpenObject] = OrderedDict()
+        self._named: dict[ListingPlace, int] = {}
+        self._forgotten = Height(0)
+        self._settings: OrderedDict[RecordAddress, BucketSettings] = OrderedDict()
+        self._views: Gathering[BucketTag, BucketView | None] = Gathering(
+            client.chain.find_buckets, together_max=FOUND_MAX, in_flight_max=2
+        )
+        self._removals: Gathering[_Removal, WriteFailure | None] = Gathering(
+            self._remove_all, together_max=REMOVED_TOGETHER_MAX, in_flight_max=2
+        )
+        self._uploads = Uploads(client, self)
+
+    def attach(self, follower: Follower, fence: Fence) -> None:
+        """Take the parts that need this store to be made first."""
+        self._follower, self._fence = follower, fence
+
+    async def run(self) -> None:
+        """Ask together what is asked at the same time, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._views.run)
+            nursery.start_soon(self._removals.run)
+
+    @property
+    def client(self) -> Client:
+        """The native client below."""
+        return self._client
+
+    def forget(self, places: Sequence[ListingPlace], height: Height) -> None:
+        """Drop what is remembered of names that blocks up to a height have named."""
+        self._forgotten = height
+        for place in places:
+            self._remembered.pop(place, None)
+
+    async def fence(self) -> bool:
+        """Wait until what follows sees everything acknowledged so far."""
+        assert self._fence is not None, "attached before it is served"
+        return await self._fence.wait()
+
+    async def buckets(self) -> Sequence[Bucket]:
+        """Return all buckets in order of name."""
+        return [_bucket(opened) for opened in await self._client.buckets.listing()]
+
+    async def bucket(self, name: str) -> Bucket | None:
+        """Return one bucket."""
+        opened = await self.open_bucket(name)
+        return None if opened is None else _bucket(opened)
+
+    async def open_bucket(self, name: str) -> OpenBucket | None:
+        """Return a bucket with its settings, whose record is remembered by its address."""
+        view = await self._views.ask(self._client.buckets.tag(name))
+        if view is None:
+            return None
+        known = self._settings.get(view.record_address)
+        if known is None:
+            known = (await self._client.buckets.opened(view)).settings
+            self._settings[view.record_address] = known
+            if len(self._settings) > FOUND_MAX:
+                self._settings.popitem(last=False)
+        return OpenBucket(view, known)
+
+    async def create_bucket(self, bucket: Bucket) -> None:
+        """Make a bucket."""
+        settings = BucketSettings(
+            name=bucket.name,
+            purpose=BucketPurpose.OBJECTS,
+            created_ms=Milliseconds(bucket.created_ms),
+            owner="",
+            documents=_documents(bucket),
+        )
+        try:
+            await self._client.buckets.create(settings, bucket.versioning, bucket.lock)
+        except NotCommittedError as error:
+            failure = refusal_of(error)
+            is_there = failure.failure is WriteFailure.CONDITION_FAILED
+            raise WriteRefusedError(WriteFailure.BUCKET_EXISTS) if is_there else failure from error
+
+    async def change_bucket(self, bucket: Bucket) -> None:
+        """Replace a bucket's settings."""
+        assert isinstance(bucket.handle, OpenBucket), "a bucket that was read"
+        settings = BucketSettings(
+            name=bucket.name,
+            purpose=BucketPurpose.OBJECTS,
+            created_ms=bucket.handle.settings.created_ms,
+            owner=bucket.handle.settings.owner,
+            documents=_documents(bucket),
+        )
+        try:
+            await self._client.buckets.change(bucket.handle, settings, bucket.versioning, bucket.lock)
+        except NotCommittedError as error:
+            failure = refusal_of(error)
+            is_changed = failure.failure is WriteFailure.CONDITION_FAILED
+            raise WriteRefusedError(WriteFailure.CONFLICT) if is_changed else failure from error
+
+    async def delete_bucket(self, name: str) -> None:
+        """Delete an empty bucket; its unfinished uploads go with it."""
+        await self._uploads.end_all(name)
+        try:
+            await self._client.buckets.delete(name)
+        except NotCommittedError as error:
+            raise refusal_of(error) from error
+
+    async def current(self, bucket: str, name: str) -> Version | None:
+        """Return the current version or marker of a name."""
+        keys = self._client.versions.keys(bucket)
+        opened = await self.open(ListingPlace(keys.tag, name_tag(keys.tag_key, name)))
+        return None if opened is None else await self._version(opened, is_latest=True)
+
+    async def object_version(self, bucket: str, name: str, object_version: VersionId) -> Version | None:
+        """Return one version or marker of a name."""
+        keys = self._client.versions.keys(bucket)
+        tag = name_tag(keys.tag_key, name)
+        (entry,) = await self._client.chain.find_versions((VersionPlace(keys.tag, tag, object_version),))
+        if entry is None:
+            return None
+        current = await self._client.entry(ListingPlace(keys.tag, tag))
+        is_latest = current is not None and current.version_id == entry.version_id
+        return await self._version(await self._client.open_entry(entry), is_latest=is_latest)
+
+    async def open(self, place: ListingPlace) -> OpenObject | None:
+        """Return the current version or marker of a name with its record; remembered until a block names it."""
+        known = self._remembered.get(place)
+        if known is not None:
+            self._remembered.move_to_end(place)
+            return known
+        forgotten = self._forgotten
+        entry = await self._client.entry(place)
+        if entry is None:
+            return None
+        opened = await self._client.open_entry(entry)
+        if self._forgotten == forgotten:
+            self._remembered[place] = opened
+            if len(self._remembered) > REMEMBERED_MAX:
+                self._remembered.popitem(last=False)
+        return opened
+
+    async def put(self, bucket: str, new: NewVersion, source: Source) -> Version:
+        """Store an object."""
+        details: list[ObjectDetails] = []
+
+        def describe() -> Description:
+            details.append(new.details())
+            return description_of(details[0])
+
+        made = self._made(bucket, new, describe)
+        try:
+            acknowledged = await self._client.store(made, source)
+        except NotCommittedError as error:
+            raise refusal_of(error) from error
+        return await self._written(bucket, new, details[0], acknowledged)
+
+    def _made(self, bucket: str, new: NewVersion, describe: Callable[[], Description]) -> NewObject:
+        return NewObject(
+            name=new.name,
+            keys=self._client.versions.keys(bucket),
+            describe=describe,
+            condition=new.condition,
+            lock=new.lock,
+        )
+
+    async def put_marker(self, bucket: str, name: str) -> Version:
+        """Mark a name as deleted."""
+        try:
+            acknowledged = self._client.acknowledged(await self._client.versions.mark(bucket, name))
+        except NotCommittedError as error:
+            raise refusal_of(error) from error
+        details = ObjectDetails(plain_bytes=0, etag="", modified_ms=0)
+        marked = Version(
+            name=name,
+            version_id=acknowledged.version_id,
+            is_null=await self._is_null(bucket),
+            is_marker=True,
+            is_latest=True,
+            details=details,
+        )
+        return replace(marked, proof_headers=self._proof_headers(acknowledged))
+
+    async def compose(self, bucket: str, new: NewVersion, parts: Sequence[Version]) -> Version:
+        """Store an object that consists of other objects' bytes."""
+        details = new.details()
+        made = self._made(bucket, new, lambda: description_of(details))
+        opened = [opened_of(part) for part in parts]
+        try:
+            if details.parts and len(details.parts) == len(opened):
+                stored = [StoredPart(one, part) for one, part in zip(opened, parts_of(details), strict=True)]
+                ready = await self._client.versions.commit_parts(made, opened[0].record.object_key, stored)
+            else:
+                assert len(opened) == 1, "one object, or the parts of one upload"
+                ready = await self._client.versions.copy(made, opened[0])
+        except NotCommittedError as error:
+            raise refusal_of(error) from error
+        acknowledged = self._client.acknowledged(ready)
+        return await self._written(bucket, new, details, acknowledged)
+
+    async def begin_upload(self, bucket: str, upload: Upload) -> str:
+        """Begin an upload in parts."""
+        return await self._uploads.begin(bucket, upload)
+
+    async def upload(self, bucket: str, name: str, upload_id: str) -> Upload | None:
+        """Return an unfinished upload."""
+        return await self._uploads.find(bucket, name, upload_id)
+
+    async def uploads(self, bucket: str) -> Sequence[Upload]:
+        """Return a bucket's unfinished uploads."""
+        return await self._uploads.all(bucket)
+
+    async def put_part(self, bucket: str, upload: Upload, number: int, new: NewVersion, source: Source) -> Version:
+        """Store a part."""
+        return await self._uploads.put_part(bucket, upload, number, new, source)
+
+    async def parts(self, bucket: str, upload: Upload) -> Sequence[tuple[int, Version]]:
+        """Return an upload's parts."""
+        return await self._uploads.parts(bucket, upload)
+
+    async def end_upload(self, bucket: str, upload: Upload) -> None:
+        """Forget an upload and its parts."""
+        await self._uploads.end(bucket, upload)
+
+    async def remove(
+        self, bucket: str, names: Sequence[Named], *, bypass_governance: bool = False
+    ) -> list[WriteFailure | None]:
+        """Remove versions for good."""
+        keys = self._client.versions.keys(bucket)
+        return await self.remove_entries(
+            [
+                EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, one.name), version_id=one.object_version)
+                for one in names
+            ],
+            bypass_governance=bypass_governance,
+        )
+
+    async def remove_entries(
+        self, names: Sequence[EntryName], *, bypass_governance: bool = False
+    ) -> list[WriteFailure | None]:
+        """Remove entries, together with what others remove now."""
+        outcomes: list[WriteFailure | None] = [None] * len(names)
+
+        async def remove(position: int, name: EntryName) -> None:
+            outcomes[position] = await self._removals.ask(_Removal(name, bypass_governance))
+
+        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            for position, name in enumerate(names):
+                nursery.start_soon(remove, position, name)
+        return outcomes
+
+    async def _remove_all(self, removals: Sequence[_Removal]) -> Sequence[WriteFailure | None]:
+        outcomes: dict[_Removal, WriteFailure | None] = {}
+        for bypasses in (False, True):
+            some = [removal for removal in removals if removal.bypass_governance is bypasses]
+            if some:
+                body = DeleteEntries(
+                    tenant=self._client.tenant,
+                    entries=tuple(removal.name for removal in some),
+                    bypass_governance=bypasses,
+                )
+                failed = dict((await self._client.transact(body)).failed_entries)
+                for position, removal in enumerate(some):
+                    outcomes[removal] = _removal_failure(failed.get(position))
+        return [outcomes[removal] for removal in removals]
+
+    async def set_retention(
+        self, bucket: str, object_version: Version, retention: Retention | None, *, bypass_governance: bool = False
+    ) -> None:
+        """Change until when a version stays as it is."""
+        await self._lock(bucket, object_version, NewRetention(retention=retention, bypass_governance=bypass_governance))
+
+    async def set_hold(self, bucket: str, object_version: Version, *, legal_hold: bool) -> None:
+        """Set or lift a version's legal hold."""
+        await self._lock(bucket, object_version, NewHold(legal_hold=legal_hold))
+
+    async def _lock(self, bucket: str, object_version: Version, change: NewRetention | NewHold) -> None:
+        entry = await self._entry(bucket, object_version)
+        await _one_done(self._client.versions.change_lock(entry, change))
+
+    async def set_tags(self, bucket: str, object_version: Version, tags: tuple[tuple[str, str], ...]) -> None:
+        """Replace a version's tags."""
+        entry = await self._entry(bucket, object_version)
+        await _one_done(self._client.versions.change_tags(entry, object_version.name, tags))
+
+    async def _entry(self, bucket: str, object_version: Version) -> EntryView:
+        name = NULL_VERSION if object_version.is_null else object_version.version_id
+        return await self._client.versions.find(bucket, object_version.name, name)
+
+    async def list_current(self, bucket: str, prefix: str, start: str, names_max: int) -> Sequence[Listed]:
+        """Return current objects in order."""
+        tag = self._client.buckets.tag(bucket)
+        await self.indexed(tag)
+        return await trio.to_thread.run_sync(self._index.list_current, tag, prefix, start, names_max)
+
+    async def list_versions(
+        self, bucket: str, prefix: str, start: str, versions_max: int, behind: VersionId | None
+    ) -> Sequence[Listed]:
+        """Return versions and markers in order."""
+        tag = self._client.buckets.tag(bucket)
+        await self.indexed(tag)
+        return await trio.to_thread.run_sync(self._index.list_versions, tag, prefix, start, versions_max, behind)
+
+    async def listed_of(self, tag: BucketTag, prefix: str, start: str, names_max: int) -> Sequence[Listed]:
+        """Return current entries of a bucket by its tag."""
+        await self.indexed(tag)
+        return await trio.to_thread.run_sync(self._index.list_current, tag, prefix, start, names_max)
+
+    async def indexed(self, tag: BucketTag) -> None:
+        """Wait until the index has every name of a bucket that the fence has seen.
+
+        Raises:
+            StillWalkingError: The first walk over the ledger takes longer.
+        """
+        assert self._follower is not None, "attached before it is served"
+        await self._follower.whole(SECONDS_TO_WALK)
+        await self._follower.opened(tag)
+
+    async def read(self, object_version: Version, send: Send, first: int, byte_count: int) -> None:
+        """Give a range of a version's bytes."""
+        await self._client.read(opened_of(object_version), send, first, byte_count)
+
+    async def _version(self, opened: OpenObject, *, is_latest: bool) -> Version:
+        entry = opened.entry
+        details = details_of(opened.record.object_record)
+        if entry.tags_address is not None:
+            details = replace(details, tags=await self._client.versions.tags(opened))
+        return Version(
+            name=opened.record.object_record.name,
+            version_id=entry.version_id,
+            is_null=entry.is_null,
+            is_marker=entry.kind is EntryKind.MARKER,
+            is_latest=is_latest,
+            details=details,
+            lock=entry.lock,
+            proof_headers=(("x-grandest-height", str(entry.height)), ("x-grandest-mode", self._mode)),
+            handle=opened,
+        )
+
+    async def _written(
+        self, bucket: str, new: NewVersion, details: ObjectDetails, acknowledged: Acknowledgement
+    ) -> Version:
+        return Version(
+            name=new.name,
+            version_id=acknowledged.version_id,
+            is_null=await self._is_null(bucket),
+            is_marker=False,
+            is_latest=True,
+            details=details,
+            lock=new.lock,
+            proof_headers=self._proof_headers(acknowledged),
+        )
+
+    async def _is_null(self, bucket: str) -> bool:
+        opened = await self.open_bucket(bucket)
+        return opened is None or opened.view.versioning is not Versioning.ENABLED
+
+    def _proof_headers(self, acknowledged: Acknowledgement) -> tuple[tuple[str, str], ...]:
+        headers = [
+            ("x-grandest-height", str(acknowledged.height)),
+            ("x-grandest-receipts", f"{acknowledged.receipts}/{acknowledged.columns}"),
+            ("x-grandest-state", acknowledged.state),
+            ("x-grandest-transaction", acknowledged.transaction_id.hex()),
+            ("x-grandest-mode", self._mode),
+        ]
+        if acknowledged.segment_ids:
+            headers.append(("x-grandest-segment", acknowledged.segment_ids[0].hex()))
+        return tuple(headers)
+
+
+def opened_of(object_version: Version) -> OpenObject:
+    """Return what the client needs to read a version."""
+    assert isinstance(object_version.handle, OpenObject), "a version that was read from this store"
+    return object_version.handle
+
+
+def refusal_of(error: NotCommittedError) -> WriteRefusedError:
+    """Return the gateway's error for a refusal of the ledger."""
+    return WriteRefusedError(_FAILURES.get(error.reason, WriteFailure.OTHER), str(error))
+
+
+def _removal_failure(reason: str | None) -> WriteFailure | None:
+    """Return why a version was not removed; nothing is wrong with one that is not there."""
+    if reason is None or reason == "entry_unknown":
+        return None
+    return _FAILURES.get(reason, WriteFailure.OTHER)
+
+
+async def _one_done(asked: Awaitable[Commit]) -> None:
+    """Wait for a transaction of one part, and raise what became of it."""
+    try:
+        commit = await asked
+    except NotCommittedError as error:
+        raise refusal_of(error) from error
+    if commit.failed_entries:
+        raise refusal_of(NotCommittedError(commit.failed_entries[0][1]))
+
+
+def _bucket(opened: OpenBucket) -> Bucket:
+    return Bucket(
+        name=opened.settings.name,
+        created_ms=opened.settings.created_ms,
+        versioning=opened.view.versioning,
+        lock=opened.view.lock,
+        settings={document.kind: document.contents for document in opened.settings.documents},
+        handle=opened,
+    )
+
+
+def _documents(bucket: Bucket) -> tuple[SettingsDocument, ...]:
+    return tuple(SettingsDocument(kind=kind, contents=contents) for kind, contents in sorted(bucket.settings.items()))

@@ -1,0 +1,170 @@
+"""A gateway from start to end: read this first. One process, beside a node or on the customer's own premises.
+
+    run(home)
+      read_gateway_home               settings, tenants, access keys; says plainly what forbids starting
+      one nursery:
+        per tenant:
+          open_client                 links to all holders, transactions, records (node/client)
+          Follower.run                the index follows the ledger (follower.py, index.py)
+          Fence.run                   what reads wait for (fence.py)
+          ChainStore.run              the Store that the operations of S3 use (store.py, chain_store.py)
+        HttpServer.serve              requests (http_server.py) to Application.answer (application.py)
+        stop_on_signal                SIGTERM, SIGINT: drain, then end
+
+The gateway keeps nothing that is not on the nine: killed at any moment it starts again where the ledger is.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import ssl
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import trio
+
+from consensus.quorum import fault_budget
+from node.client.client import client_over
+from node.client.http_chain import HttpChain
+from node.client.shard_links import dialler
+from node.config import LogFormat, LogLevel
+from node.errors import ConfigurationError
+from node.gateway.application import Application
+from node.gateway.chain_store import ChainStore
+from node.gateway.fence import Fence
+from node.gateway.follower import Follower
+from node.gateway.home import INDEX_FOLDER, PRIVATE_KEY_FILE, read_gateway_home
+from node.gateway.http_server import HttpServer
+from node.gateway.index import Index
+from node.gateway.metrics import Metrics, serve_metrics
+from node.nurseries import first_expected
+from node.telemetry import set_up_log
+from storage.genesis import storage_genesis
+from storage.identifiers import COLUMNS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from node.gateway.access_keys import AccessKey
+    from node.gateway.home import GatewayHome, ServedTenant
+    from node.gateway.store import Store
+    from storage.identifiers import TenantId
+
+LOGGER: Final = logging.getLogger(__name__)
+NODES_MAX: Final = httpx.Limits(max_connections=64, max_keepalive_connections=32)
+
+
+def run(home: Path, nodes: tuple[str, ...] = (), *, wait_for_end: Callable[[], None] | None = None) -> None:
+    """Run the gateway of a home directory until it is told to stop.
+
+    Args:
+        home: node/gateway/home.py says what it holds.
+        nodes: Base URLs of nodes to ask first.
+        wait_for_end: Blocks until whoever started this process has gone; None when nobody is watched.
+
+    Raises:
+        ConfigurationError: What forbids starting, and what to do about it.
+        GrandestError: What ended the gateway.
+    """
+    if sys.flags.optimize:
+        raise ConfigurationError("assertions are part of this program: start Python without -O")
+    read = read_gateway_home(home, nodes)
+    set_up_log(LogLevel.INFO, LogFormat.TEXT)
+    try:
+        trio.run(_run, read, wait_for_end)
+    except BaseExceptionGroup as group:
+        raise first_expected(group) from group
+
+
+class ServedTenants:
+    """Implements Tenants."""
+
+    def __init__(self) -> None:
+        self._access_keys: dict[str, AccessKey] = {}
+        self._stores: dict[TenantId, Store] = {}
+
+    def add(self, tenant: ServedTenant, store: Store) -> None:
+        """Serve a tenant."""
+        self._stores[tenant.client_home.tenant] = store
+        self._access_keys |= {access_key.access_key: access_key for access_key in tenant.access_keys}
+
+    def access_key(self, name: str) -> AccessKey | None:
+        """Return an access key by its name."""
+        return self._access_keys.get(name)
+
+    def store(self, access_key: AccessKey) -> Store:
+        """Return the store of an access key's tenant."""
+        return self._stores[access_key.tenant]
+
+
+async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> None:
+    tenants, metrics = ServedTenants(), Metrics()
+    server = HttpServer(Application(tenants, metrics), tls=_tls(home))
+    try:
+        port = await server.listen(home.settings.host, home.settings.port)
+    except OSError as error:
+        detail = f"S3 port {home.settings.host}:{home.settings.port} cannot be used: {error}"
+        raise ConfigurationError(detail) from error
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        nursery.start_soon(_stop_on_signal, server, nursery.cancel_scope)
+        if wait_for_end is not None:
+            nursery.start_soon(_end_with, wait_for_end, nursery.cancel_scope)
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, limits=NODES_MAX))
+        for tenant in home.tenants:
+            tenants.add(tenant, await _open_tenant(home, tenant, http, nursery, stack))
+        if home.settings.metrics_port:
+            nursery.start_soon(serve_metrics, metrics, home.settings.host, home.settings.metrics_port)
+        LOGGER.info("S3 of %d tenants on %s:%d", len(home.tenants), home.settings.host, port)
+        await server.serve()
+
+
+async def _open_tenant(
+    home: GatewayHome, tenant: ServedTenant, http: httpx.AsyncClient, nursery: trio.Nursery, stack: AsyncExitStack
+) -> Store:
+    client_home = tenant.client_home
+    chain = HttpChain(client_home.nodes, client_home.tenant, http)
+    seats = storage_genesis(client_home.genesis).seats
+    connect = dialler(seats, client_home.signing_key, nursery)
+    client = await stack.enter_async_context(client_over(client_home, chain, connect))
+    directory = home.folder / INDEX_FOLDER / client_home.tenant.hex()
+    index = await trio.to_thread.run_sync(Index, directory)
+    stack.callback(index.close)
+    store = ChainStore(client, index, home.settings.mode)
+    follower = Follower(client, chain, index, store.forget)
+    quorum = fault_budget(min(len(client_home.genesis.members), COLUMNS_MAX)).quorum
+    fence = Fence(client.pool, quorum, follower)
+    store.attach(follower, fence)
+    for task in (follower.run, fence.run, store.run):
+        nursery.start_soon(task)
+    return store
+
+
+def _tls(home: GatewayHome) -> ssl.SSLContext | None:
+    certificate = home.certificate
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, home.folder / PRIVATE_KEY_FILE)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"{certificate} and its key cannot be used: {error}") from error
+    return context
+
+
+async def _stop_on_signal(server: HttpServer, scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            LOGGER.info("stopping on %s", signal.Signals(number).name)
+            await server.drain()
+            scope.cancel()
+            return
+
+
+async def _end_with(wait_for_end: Callable[[], None], scope: trio.CancelScope) -> None:
+    await trio.to_thread.run_sync(wait_for_end, abandon_on_cancel=True)
+    scope.cancel()

@@ -1,0 +1,188 @@
+"""A gateway's home: where it listens, which nodes it asks, whose tenants it serves.
+
+    gateway.toml              settings, below
+    tenants/NAME/             a client's home (node/client/home.py) of each tenant that has granted this gateway, and
+    tenants/NAME/access-keys  its S3 access keys, JSON (mode 0600)
+    index/                    plaintext indexes, made again when they are gone
+    certificate, key          PEM, for TLS; without them plain HTTP
+
+Settings: host, port (9000), metrics_port (0: none), mode ("gateway-trusted" on an operator's machine, "end-to-end" on
+the customer's own).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from node.client.home import read_client_home
+from node.errors import ConfigurationError
+from node.gateway.access_keys import SECRET_BYTES_MAX, AccessKey, AccessSecret, Verb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from node.client.home import ClientHome
+    from storage.identifiers import TenantId
+
+SETTINGS_FILE: Final = "gateway.toml"
+ACCESS_KEYS_FILE: Final = "access-keys"
+TENANTS_FOLDER: Final = "tenants"
+INDEX_FOLDER: Final = "index"
+CERTIFICATE_FILE: Final = "certificate"
+PRIVATE_KEY_FILE: Final = "key"
+PORT_DEFAULT: Final = 9000
+FILE_BYTES_MAX: Final = 1024 * 1024
+TENANTS_MAX: Final = 1_024
+ACCESS_KEY_BYTES: Final = 10
+SECRET_KEY_BYTES: Final = 20
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """gateway.toml."""
+
+    host: str = "127.0.0.1"
+    port: int = PORT_DEFAULT
+    metrics_port: int = 0
+    mode: str = "gateway-trusted"
+
+
+class StoredAccessKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One access key as its file keeps it."""
+
+    access_key: str
+    secret_key: str
+    verbs: tuple[str, ...] | None = None
+    buckets: tuple[str, ...] | None = None
+    expires_ms: int | None = None
+
+    def __repr__(self) -> str:
+        """Reveal nothing."""
+        return f"StoredAccessKey({self.access_key}, redacted)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTenant:
+    """A tenant that has granted this gateway."""
+
+    name: str
+    client_home: ClientHome
+    access_keys: tuple[AccessKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayHome:
+    """All that a gateway needs to start."""
+
+    folder: Path
+    settings: GatewaySettings
+    tenants: tuple[ServedTenant, ...]
+
+    @property
+    def certificate(self) -> Path | None:
+        """Return the certificate's file, None for plain HTTP."""
+        path = self.folder / CERTIFICATE_FILE
+        return path if path.is_file() else None
+
+
+def read_gateway_home(folder: Path, nodes: tuple[str, ...] = ()) -> GatewayHome:
+    """Read a gateway's home.
+
+    Args:
+        folder: As described above.
+        nodes: Base URLs of nodes to ask first; without any those of each tenant's home.
+
+    Raises:
+        ConfigurationError: What is absent or malformed, and what to do.
+    """
+    settings = _read_settings(folder / SETTINGS_FILE)
+    tenants = folder / TENANTS_FOLDER
+    if not tenants.is_dir():
+        raise ConfigurationError(f"{tenants} is missing: it holds the home of each tenant that granted this gateway")
+    names = sorted(path.name for path in tenants.iterdir() if path.is_dir())
+    if not 1 <= len(names) <= TENANTS_MAX:
+        raise ConfigurationError(f"{tenants} holds {len(names)} tenants; 1 to {TENANTS_MAX} can be served")
+    served = tuple(_read_tenant(tenants / name, nodes) for name in names)
+    known = [access_key.access_key for tenant in served for access_key in tenant.access_keys]
+    if len(set(known)) != len(known):
+        raise ConfigurationError(f"{tenants}: one access key belongs to two tenants")
+    return GatewayHome(folder=folder, settings=settings, tenants=served)
+
+
+def new_access_key() -> StoredAccessKey:
+    """Draw an access key that may do everything."""
+    name = f"GR{secrets.token_hex(ACCESS_KEY_BYTES - 1).upper()}"
+    return StoredAccessKey(access_key=name, secret_key=secrets.token_hex(SECRET_KEY_BYTES))
+
+
+def write_access_keys(tenant_folder: Path, access_keys: tuple[StoredAccessKey, ...]) -> None:
+    """Write a tenant's access keys, replacing the file."""
+    path = tenant_folder / ACCESS_KEYS_FILE
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(access_keys))
+    fresh.replace(path)
+
+
+def read_access_keys(tenant_folder: Path) -> tuple[StoredAccessKey, ...]:
+    """Read a tenant's access keys.
+
+    Raises:
+        ConfigurationError: Absent or malformed.
+    """
+    path = tenant_folder / ACCESS_KEYS_FILE
+    try:
+        return msgspec.json.decode(_read(path), type=tuple[StoredAccessKey, ...])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ConfigurationError(f"{path} holds no access keys") from error
+
+
+def _read_tenant(folder: Path, nodes: tuple[str, ...]) -> ServedTenant:
+    client_home = read_client_home(folder)
+    if nodes:
+        client_home = read_client_home(folder, (*nodes, *(node for node in client_home.nodes if node not in nodes)))
+    access_keys = tuple(_access_key(folder, stored, client_home.tenant) for stored in read_access_keys(folder))
+    return ServedTenant(name=folder.name, client_home=client_home, access_keys=access_keys)
+
+
+def _access_key(folder: Path, stored: StoredAccessKey, tenant: TenantId) -> AccessKey:
+    secret = stored.secret_key.encode()
+    if not 1 <= len(secret) <= SECRET_BYTES_MAX or not stored.access_key.isascii() or not stored.access_key:
+        raise ConfigurationError(f"{folder / ACCESS_KEYS_FILE} holds a malformed access key")
+    try:
+        verbs = frozenset(Verb) if stored.verbs is None else frozenset(Verb(verb) for verb in stored.verbs)
+    except ValueError as error:
+        raise ConfigurationError(f"{folder / ACCESS_KEYS_FILE} names a verb that is none: {error}") from error
+    return AccessKey(
+        access_key=stored.access_key,
+        secret=AccessSecret(secret),
+        tenant=tenant,
+        verbs=verbs,
+        buckets=None if stored.buckets is None else frozenset(stored.buckets),
+        expires_ms=stored.expires_ms,
+    )
+
+
+def _read_settings(path: Path) -> GatewaySettings:
+    try:
+        return msgspec.convert(tomllib.loads(_read(path).decode()), GatewaySettings)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            found = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    if len(found) > FILE_BYTES_MAX:
+        raise ConfigurationError(f"{path} has more than {FILE_BYTES_MAX} bytes")
+    return found

@@ -1,0 +1,3 @@
+"""What the gateway uses of defusedxml."""
+
+class DefusedXmlException(ValueError): ...
