@@ -101,7 +101,7 @@ class Watch:
     def __init__(self, genesis: Genesis, liars: frozenset[PublicKey], check: SignatureCheck) -> None:
         """Watch a world whose liars are known; members and budget are the ledger's here, whatever its nodes believe."""
         self._chain_id = genesis.chain_id
-        self._liars = liars
+        self._liars = set(liars)
         self._check = check
         self._statements: dict[tuple[str, MemberIndex, Height, Round], object] = {}
         self._votes: dict[Height, _Votes] = {}
@@ -133,6 +133,10 @@ class Watch:
     def schedule(self) -> MemberSchedule:
         """Who agrees on which height (the Application's part)."""
         return self._context.schedule
+
+    def note_liar(self, public_key: PublicKey) -> None:
+        """Learn of a liar's new key."""
+        self._liars.add(public_key)
 
     def _is_liar(self, member: MemberIndex, height: Height) -> bool:
         """Say whether who sits there at a height is a liar; whoever never sat is none."""

@@ -94,6 +94,7 @@ class Summary:
         self.totals["restarts"] += outcome.restarts
         self.totals["decided_above_round_0"] += outcome.rounds_above_zero
         self.totals["virtual_seconds"] += int(outcome.virtual_s)
+        self.totals["changes_of_seats"] += outcome.changes
 
     def as_json(self) -> dict[str, int | float | list[str]]:
         """Return it as `--json` shows it."""
@@ -110,7 +111,8 @@ class Summary:
         return (
             f"{self.worlds} worlds, {len(self.failures)} broken; {totals['events']} events,"
             f" {totals['heights']} heights, {totals['restarts']} restarts,"
-            f" {totals['decided_above_round_0']} decisions above round 0;"
+            f" {totals['decided_above_round_0']} decisions above round 0,"
+            f" {totals['changes_of_seats']} changes of seats;"
             f" {totals['virtual_seconds']} s of virtual time in {seconds:.0f} s"
         )
 
@@ -155,7 +157,8 @@ def _show(failures: Iterable[Failure]) -> None:
 def _show_plan(failure: Failure) -> None:
     plan = failure.plan
     note(f"  {failure.invariant}: {failure.detail}")
-    for line in (*plan.faults, *(f"seat {seat} lies: {', '.join(sorted(lies))}" for seat, lies in plan.liars)):
+    lies = (f"seat {seat} lies: {', '.join(sorted(said))}" for seat, said in plan.liars)
+    for line in (*plan.faults, *lies, *(f"members {move}" for move in plan.moves)):
         note(f"    {line}")
     note(f"  {failure.command()}")
 

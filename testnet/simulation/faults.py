@@ -31,6 +31,17 @@ class FaultKind(StrEnum):
     CLOCK = "clock"
     SLOW = "slow"
     LIARS = "liars"
+    SEATS = "seats"
+
+
+class Move(StrEnum):
+    """What members change about themselves."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    REPLACE = "replace"
+    ROTATE = "rotate"
+    PARAMETERS = "parameters"
 
 
 class Lie(StrEnum):
@@ -46,6 +57,7 @@ class Lie(StrEnum):
 
 STORM_MS: Final = (2_000, 12_000)
 FAULTS_MAX: Final = 14
+MOVES_MAX: Final = 3
 SPAN_MS: Final = (100, 4_000)
 ALL_KINDS: Final = frozenset(FaultKind)
 
@@ -78,6 +90,8 @@ class Plan:
     faults: tuple[Fault, ...]
     liars: tuple[tuple[int, frozenset[Lie]], ...]
     """Seat and lies, by seat."""
+    moves: tuple[Move, ...] = ()
+    """Changes of the seats, one after the other."""
 
 
 def draw_plan(seed: int, budget: FaultBudget, kinds: frozenset[FaultKind], liars_max: int) -> Plan:
@@ -85,7 +99,7 @@ def draw_plan(seed: int, budget: FaultBudget, kinds: frozenset[FaultKind], liars
     rng = Random(f"plan {seed}")
     storm_ms = rng.randrange(*STORM_MS)
     count = rng.randrange(1, FAULTS_MAX + 1)
-    drawable = sorted(kinds - {FaultKind.LIARS})
+    drawable = sorted(kinds - {FaultKind.LIARS, FaultKind.SEATS})
     faults = [_draw(rng, budget.members, storm_ms, drawable) for _ in range(count)] if drawable else []
     faults.sort(key=lambda fault: fault.at_ms)
     liar_count = rng.randrange(liars_max + 1) if FaultKind.LIARS in kinds else 0
@@ -94,7 +108,13 @@ def draw_plan(seed: int, budget: FaultBudget, kinds: frozenset[FaultKind], liars
         storm_ms=storm_ms,
         faults=tuple(faults),
         liars=tuple((seat, frozenset(rng.sample(sorted(Lie), rng.randrange(1, len(Lie) + 1)))) for seat in liars),
+        moves=_draw_moves(seed) if FaultKind.SEATS in kinds else (),
     )
+
+
+def _draw_moves(seed: int) -> tuple[Move, ...]:
+    rng = Random(f"moves {seed}")
+    return tuple(rng.choices(list(Move), k=rng.randrange(MOVES_MAX + 1)))
 
 
 def _draw(rng: Random, members: int, storm_ms: int, kinds: list[FaultKind]) -> Fault:

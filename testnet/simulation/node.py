@@ -7,7 +7,6 @@ supervisor starts again), and the records task, which is left out: a node that c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
@@ -38,7 +37,7 @@ from testnet.simulation.disks import PowerCutError, ProcessEndError, SimulatedDi
 from testnet.simulation.faults import Lie
 from testnet.simulation.liars import Liar
 from testnet.simulation.restart_check import RestartCheck
-from testnet.simulation.running import NoSnapshots, Running, ask_in_turn, run_at_once, run_to_end
+from testnet.simulation.running import NoSnapshots, Running, Surroundings, ask_in_turn, run_at_once, run_to_end
 from testnet.simulation.timeline import FOREVER, SECOND_US, Task, sleep
 from testnet.simulation.workload import GENESIS_MS
 
@@ -46,11 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from consensus.blocks import DecidedBlock
-    from consensus.chain import ChainRules
-    from consensus.genesis import Genesis
-    from consensus.identifiers import GenesisHash, Height
+    from consensus.identifiers import Height
     from consensus.messages import TransactionsMessage
-    from consensus.signing import SignatureCheck, SignatureMaker
+    from consensus.signing import SignatureMaker
     from consensus.votes import Vote
     from node.catch_up_task import Answer
     from node.node_chain import Appended
@@ -58,10 +55,6 @@ if TYPE_CHECKING:
     from node.peer_help import PeerHeights
     from node.submission import Submission
     from node.write_ahead_log import LogContents
-    from storage.stores.blocks import ChainStore
-    from testnet.simulation.checkers import Watch
-    from testnet.simulation.network import Network
-    from testnet.simulation.timeline import Timeline
 
 ReturnT = TypeVar("ReturnT")
 ArgumentsT = TypeVarTuple("ArgumentsT")
@@ -77,20 +70,6 @@ PROPOSAL_TAG: Final = 32
 VOTE_TAG: Final = 33
 TAG_AT: Final = 2
 """Where a frame's tag stands: behind the heads of two short arrays."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all nodes of a world share."""
-
-    timeline: Timeline
-    network: Network
-    watch: Watch
-    genesis: Genesis
-    genesis_hash: GenesisHash
-    judge: Callable[[ChainStore], ChainRules]
-    check: SignatureCheck
-    peers: list[SimulatedNode]
 
 
 class SimulatedNode:
@@ -109,6 +88,7 @@ class SimulatedNode:
         self.clock_offset_ms = 0
         self.slow_us = 0
         self.restarts = 0
+        self.is_retired = False
         self._running: Running | None = None
         self._tasks: tuple[Task, ...] = ()
         self._questions = Questions(
@@ -147,7 +127,7 @@ class SimulatedNode:
 
     def start(self) -> None:
         """Start the process on what the disk holds."""
-        if self._running is not None:
+        if self._running is not None or self.is_retired:
             return
         self.restarts += 1
         try:
@@ -175,9 +155,30 @@ class SimulatedNode:
         if loses_power:
             self.disk.lose_power()
 
+    def retire(self) -> None:
+        """The seat is another's, or no more: this machine is switched off, and its links are cut."""
+        self.is_retired = True
+        self.stop(loses_power=False)
+
+    def take_key(self, signing_key: SignatureMaker) -> None:
+        """Start again with other keys, which have never signed, on the same disk."""
+        self._signing_key = signing_key
+        if self.liar is not None:
+            self.liar = self._new_liar(self.liar.lies)
+            self._around.watch.note_liar(signing_key.public)
+        self._restart = RestartCheck()
+        self._forget()
+
+    def has_height(self, height: Height) -> bool:
+        """Say whether the process takes part and its chain has this height."""
+        return self.is_taking_part and self.height > height
+
     def forget(self) -> None:
         """Amnesia: a liar starts again as if its seat had never signed."""
         assert self.liar is not None, "a correct member never forgets"
+        self._forget()
+
+    def _forget(self) -> None:
         self.stop(loses_power=False)
         self.disk.wipe(HOME / RECORD_NAME)
         self.disk.wipe(WAL / "log")
@@ -355,9 +356,13 @@ class SimulatedNode:
                 self._pass(peer.seat, frame)
 
     def _pass(self, member: MemberIndex, frame: bytes) -> None:
+        if member >= len(self._around.peers):  # a seat whose machine does not stand yet
+            return
         self._around.network.send(self.seat, member, frame, self._arrive)
 
     def _arrive(self, sender: int, receiver: int, frame: bytes) -> None:
+        if self.is_retired:
+            return
         self._around.peers[receiver].receive(MemberIndex(sender), frame)
 
     def _show(self, frame: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What a simulated node loses when its process ends, and how code that waits for nothing is run."""
+"""What surrounds simulated nodes, what one loses when its process ends, and how code that waits for nothing is run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,38 @@ from node.errors import PeerUnreachableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from consensus.identifiers import Height, MemberIndex
+    from consensus.chain import ChainRules
+    from consensus.genesis import Genesis
+    from consensus.identifiers import GenesisHash, Height, MemberIndex
+    from consensus.signing import SignatureCheck
     from node.admission import Admission
     from node.catch_up_task import Answer, Asker, CatchUpServer
     from node.ledger_chain import LedgerChain
     from node.member import Member
     from node.mempool import Mempool
     from node.write_ahead_log import WriteAheadLog
+    from storage.stores.blocks import ChainStore
+    from testnet.simulation.checkers import Watch
+    from testnet.simulation.network import Network
+    from testnet.simulation.node import SimulatedNode
+    from testnet.simulation.timeline import Timeline
 
 ReturnT = TypeVar("ReturnT")
 ArgumentsT = TypeVarTuple("ArgumentsT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all nodes of a world share."""
+
+    timeline: Timeline
+    network: Network
+    watch: Watch
+    genesis: Genesis
+    genesis_hash: GenesisHash
+    judge: Callable[[ChainStore], ChainRules]
+    check: SignatureCheck
+    peers: list[SimulatedNode]
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ ATTEMPTS_MAX: Final = 200
 class Failure:
     """A world in which an invariant breaks, and which of its plan's items take part.
 
-    Items are numbered: the plan's faults in order, then its liars.
+    Items are numbered: the plan's faults in order, then its liars, then changes of the seats.
     """
 
     settings: Settings
@@ -52,17 +52,19 @@ class Failure:
 def keep_only(plan: Plan, items: Sequence[int]) -> Plan:
     """Return a plan with these of its items alone."""
     first_liar = len(plan.faults)
+    first_move = first_liar + len(plan.liars)
     return replace(
         plan,
         faults=tuple(fault for number, fault in enumerate(plan.faults) if number in items),
         liars=tuple(liar for number, liar in enumerate(plan.liars, first_liar) if number in items),
+        moves=tuple(move for number, move in enumerate(plan.moves, first_move) if number in items),
     )
 
 
 def items_of(settings: Settings, seed: int) -> tuple[int, ...]:
     """Return the numbers of all items of a seed's plan."""
     plan = plan_of(settings, seed)
-    return tuple(range(len(plan.faults) + len(plan.liars)))
+    return tuple(range(len(plan.faults) + len(plan.liars) + len(plan.moves)))
 
 
 def find_failure(settings: Settings, seed: int, items: Sequence[int] | None = None) -> Failure | None:

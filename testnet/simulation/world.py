@@ -23,8 +23,10 @@ from node.ledger_chain import next_rules
 from testnet.simulation.checkers import Invariant, InvariantError, Watch
 from testnet.simulation.disks import Trap
 from testnet.simulation.faults import ALL_KINDS, Fault, FaultKind, Lie, Plan, draw_plan
+from testnet.simulation.governance import STEP_MS, Governance
 from testnet.simulation.network import Network, Trace
-from testnet.simulation.node import SimulatedNode, Surroundings
+from testnet.simulation.node import SimulatedNode
+from testnet.simulation.running import Surroundings
 from testnet.simulation.signatures import KeyRing, SignatureKind
 from testnet.simulation.timeline import MILLISECOND_US, SECOND_US, Timeline
 from testnet.simulation.workload import Workload, make_genesis
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
     from consensus.chain import ChainRules
     from consensus.genesis import ConsensusParameters
+    from consensus.signing import SignatureMaker
+    from storage.identifiers import SeatIndex
     from storage.stores.blocks import ChainStore
 
 ROUNDS_AFTER_HEALING: Final = 5
@@ -70,6 +74,7 @@ class WorldReport:
     virtual_s: float
     restarts: int
     rounds_above_zero: int
+    changes: int
     trace: str
 
 
@@ -98,6 +103,7 @@ class World:
     nodes: list[SimulatedNode] = field(init=False)
     _trace: Trace = field(init=False)
     _workload: Workload = field(init=False)
+    _governance: Governance = field(init=False)
     _rng: Random = field(init=False)
     _parameters: ConsensusParameters = field(init=False)
     _phase: Phase = Phase.STORM
@@ -131,7 +137,28 @@ class World:
             member = MemberIndex(seat)
             rng = Random(f"node {self.seed} {seat}")
             self.nodes.append(SimulatedNode(around, member, signing_key, rng, lies.get(member, frozenset())))
+        self._governance = Governance(
+            rng=Random(f"governance {self.seed}"),
+            ring=ring,
+            watch=self.watch,
+            genesis_hash=around.genesis_hash,
+            nodes=self.nodes,
+            keys={signing_key.public: signing_key for signing_key in keys},
+            moves=list(self.plan.moves),
+            install=lambda seat, signing_key: self._install(around, seat, signing_key),
+        )
         self._workload = Workload(rng=Random(f"workload {self.seed}"), genesis=genesis, owner=owner, client=client)
+
+    def _install(self, around: Surroundings, seat: SeatIndex, signing_key: SignatureMaker) -> None:
+        """Put a newcomer's machine where a seat is; it starts with nothing but genesis and keys."""
+        rng = Random(f"node {self.seed} {signing_key.public.hex()}")
+        node = SimulatedNode(around, MemberIndex(seat), signing_key, rng, frozenset())
+        if seat < len(self.nodes):
+            self.nodes[seat].retire()
+            self.nodes[seat] = node
+        else:
+            self.nodes.append(node)
+        node.start()
 
     def run(self) -> WorldReport:
         """Let it happen.
@@ -144,6 +171,7 @@ class World:
         for fault in self.plan.faults:
             self.timeline.after(fault.at_ms * MILLISECOND_US, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
         self._submit_often()
+        self._govern_often()
         for node in self.nodes:
             if node.liar is not None and Lie.AMNESIA in node.liar.lies:
                 self._forget_often(node)
@@ -158,6 +186,7 @@ class World:
             virtual_s=self.timeline.now_us / SECOND_US,
             restarts=sum(node.restarts - 1 for node in self.nodes),
             rounds_above_zero=sum(round_ > 0 for round_ in self.watch.rounds_decided),
+            changes=self._governance.enacted,
             trace=self._trace.hexdigest(),
         )
 
@@ -167,8 +196,8 @@ class World:
 
     @property
     def correct(self) -> list[SimulatedNode]:
-        """The nodes that do not lie."""
-        return [node for node in self.nodes if node.liar is None]
+        """The nodes that do not lie, of those that have a seat."""
+        return [node for node in self.nodes if node.liar is None and not node.is_retired]
 
     def _run_until(self, end_us: int) -> None:
         is_over: list[None] = []
@@ -206,8 +235,8 @@ class World:
             case FaultKind.SLOW:
                 self._slow(nodes, fault.number % 50_000)
                 self.timeline.after(span_us, lambda: self._slow(nodes, 0))
-            case FaultKind.LIARS:
-                raise AssertionError("liars are drawn by seat")
+            case FaultKind.LIARS | FaultKind.SEATS:
+                raise AssertionError("liars are drawn by seat, changes of the seats one by one")
             case _:
                 assert_never(fault.kind)
 
@@ -263,6 +292,13 @@ class World:
     def _slow(self, nodes: list[SimulatedNode], slow_us: int) -> None:
         for node in nodes:
             node.slow_us = slow_us if self._phase is Phase.STORM else 0
+
+    def _govern_often(self) -> None:
+        """Let members change the seats, as long as there is something to change; then only what is under way."""
+        self._governance.step()
+        if self.watch.height >= self.settings.heights:
+            self._governance.moves = []
+        self.timeline.after(self._governance.rng.randrange(*STEP_MS) * MILLISECOND_US, self._govern_often)
 
     def _submit_often(self) -> None:
         """Post at a random node, as long as blocks are wanted."""

@@ -98,7 +98,7 @@ CHAIN_FAULTS: Final = (
     Mutant(
         name="evidence-of-a-block-unproven",
         file=CHAIN,
-        before="        check_evidence(proof, members, check)",
+        before="        check_evidence(proof, rules.schedule.members_at(fault_place(proof)[2]), check)",
         after="        assert check_evidence is not check",
         rule="A51",
         killers=(BLOCKS,),
@@ -109,8 +109,8 @@ TURN_FAULTS: Final = (
     Mutant(
         name="suspended-member-still-counted-in-turns",
         file=TURNS,
-        before="for i in range(members) if i not in out))",
-        after="for i in range(members) if i not in out or i >= 0))",
+        before="if member not in out))",
+        after="if member not in out or member >= 0))",
         rule="A2",
         killers=(ORDER,),
     ),
@@ -320,8 +320,8 @@ SIGNING_FAULTS: Final = (
     Mutant(
         name="rejoin-after-a-weak-quorum",
         file=REJOIN,
-        before="    while len(answers) < members.budget.quorum:",
-        after="    while len(answers) < members.budget.weak_quorum:",
+        before="        if len(answers) >= members.budget.quorum and chain.height > highest:",
+        after="        if len(answers) >= members.budget.weak_quorum and chain.height > highest:",
         rule="D5",
         killers=(FIRE,),
     ),

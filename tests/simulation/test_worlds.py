@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from testnet.simulation.faults import FaultKind, Lie, Plan
+from testnet.simulation.faults import FaultKind, Lie, Move, Plan
 from testnet.simulation.signatures import SignatureKind
-from testnet.simulation.world import Settings, World, run_world
+from testnet.simulation.world import Settings, World, plan_of, run_world
 
 SHORT_WORLDS = 2_000
 """0.15 s of CPU each: two and a half minutes of both cores."""
@@ -57,6 +58,24 @@ def test_storms_leave_traces() -> None:
     reports = [run_world(Settings(heights=8), seed) for seed in range(100, 106)]
     assert sum(report.rounds_above_zero for report in reports) > 0
     assert sum(report.restarts for report in reports) > 0
+
+
+@pytest.mark.parametrize("move", Move)
+def test_every_invariant_holds_while_members_change(move: Move) -> None:
+    """Three changes of a kind in storms, with liars; the last correct newcomer catches up from nothing."""
+    changes = 0
+    for seed in range(300, 304):
+        plan = replace(plan_of(Settings(), seed), moves=(move,) * 3)
+        changes += run_world(Settings(heights=30), seed, plan).changes
+    assert changes >= 8, "most are approved before the world ends"
+
+
+GROWING = Plan(storm_ms=0, faults=(), liars=(), moves=(Move.ADD,) * 6)
+
+
+def test_four_members_become_ten_without_a_stop() -> None:
+    report = run_world(Settings(seats=4, heights=150, kinds=frozenset()), 1, GROWING)
+    assert report.changes == 6
 
 
 def test_every_kind_of_fault_is_survived_alone() -> None:
