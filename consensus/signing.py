@@ -42,6 +42,7 @@ class Domain(StrEnum):
     LEAF_LOT = "grandest/1/leaf-lot"
     SEAT_OFFER = "grandest/1/seat-offer"
     SEAT_CHANGE = "grandest/1/seat-change"
+    MOVE = "grandest/1/move"
 
 
 def sign_bytes(domain: Domain, genesis_hash: GenesisHash, payload: bytes) -> bytes:

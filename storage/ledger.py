@@ -30,7 +30,7 @@ from consensus.genesis import genesis_members
 from consensus.identifiers import Height, StateRoot
 from consensus.quorum import fault_budget
 from consensus.signing import check_signature
-from storage.audits import EPOCH_KEY, AnnounceMaintenance, ReportFindings, ReportPurge
+from storage.audits import EPOCH_KEY, AnnounceMaintenance, ReportFindings, ReportPurge, SeatDuty
 from storage.buckets import ChangeRecords, ChangeTags, DeleteBucket, EntryKind, SetBucket, SetRetention
 from storage.faults import remember_faults
 from storage.genesis import storage_genesis
@@ -44,12 +44,14 @@ from storage.ledger_audits import (
 )
 from storage.ledger_batch import SegmentEvents
 from storage.ledger_buckets import change_bucket
+from storage.ledger_moves import replace_segment
 from storage.ledger_objects import commit_objects, delete_entries
 from storage.ledger_seats import approve_change, carry_out, is_due, propose_change
 from storage.ledger_segments import complete_columns
 from storage.ledger_tenants import TenantRun, change_tenant
 from storage.membership import Membership, concerns_seats, placement_of, read_membership, schedule_of
 from storage.moments import Moment, moment_of
+from storage.moves import ReplaceSegment
 from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
 from storage.record_claims import record_claims
 from storage.seat_changes import ApproveChange, ProposeChange, check_offer, offer_of
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
     from consensus.blocks import Block
     from consensus.evidence import Evidence
     from consensus.genesis import Genesis
+    from consensus.identifiers import PublicKey
     from consensus.members import MemberSet
     from consensus.quorum import FaultBudget
     from consensus.schedule import MemberSchedule
@@ -381,16 +384,14 @@ def _execute(
             return delete_entries(overlay, moment, body, events)
         case SetBucket() | DeleteBucket() | SetRetention() | ChangeTags() | ChangeRecords():
             return change_bucket(overlay, moment, body, events)
+        case ReplaceSegment():
+            return replace_segment(context, overlay, moment, body, events)
         case CompleteColumns():
             complete_columns(context, overlay, moment.height, body)
         case GrantClient() | RevokeClient():
             change_grant(overlay, body, events)
-        case ReportFindings():
-            report_findings(context, overlay, moment, envelope.sender, body)
-        case ReportPurge():
-            report_purge(context, overlay, moment, envelope.sender, body)
-        case AnnounceMaintenance():
-            announce_maintenance(context, overlay, moment, envelope.sender, body)
+        case ReportFindings() | ReportPurge() | AnnounceMaintenance():
+            _note_duty(context, overlay, moment, envelope.sender, body)
         case ProposeChange():
             propose_change(context, overlay, moment.height, envelope.sender, body)
         case ApproveChange():
@@ -398,6 +399,20 @@ def _execute(
         case _:
             assert_never(body)
     return ()
+
+
+def _note_duty(
+    context: LedgerContext, overlay: StateOverlay, moment: Moment, sender: PublicKey, body: SeatDuty
+) -> None:
+    match body:
+        case ReportFindings():
+            report_findings(context, overlay, moment, sender, body)
+        case ReportPurge():
+            report_purge(context, overlay, moment, sender, body)
+        case AnnounceMaintenance():
+            announce_maintenance(context, overlay, moment, sender, body)
+        case _:
+            assert_never(body)
 
 
 def _check_genesis(genesis: Genesis, part: StorageGenesis) -> None:

@@ -8,7 +8,7 @@ from consensus.identifiers import Milliseconds
 from storage.buckets import DAY_MS, NULL_VERSION, EntryKind, Retention, Versioning, VersionLock
 from storage.ledger_batch import Batch
 from storage.ledger_buckets import make_buckets
-from storage.ledger_segments import check_extent, new_segments, placed_extents
+from storage.ledger_segments import Brought, check_extent, new_segments, placed_extents
 from storage.ledger_versions import (
     check_free,
     find_version,
@@ -52,7 +52,8 @@ def commit_objects(
 
 
 def _add_segments(rules: CodingRules, batch: Batch, body: CommitObjects) -> None:
-    states = new_segments(rules, batch.overlay, batch.moment.height, body)
+    brought = Brought(tenant=body.tenant, segments=body.segments, receipts=body.receipts)
+    states = new_segments(rules, batch.overlay, batch.moment.height, brought)
     tenant = read_tenant(batch.overlay, body.tenant)
     batch.segment_count += len(states)
     batch.segment_bytes += sum(state.segment_bytes for state in states)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from storage.genesis import StorageParameters
     from storage.identifiers import SeatIndex, SegmentId, ShardRoot, TenantId
     from storage.placement import Placement
-    from storage.transactions import CompleteColumns, SegmentCommit
+    from storage.transactions import CompleteColumns
 
 
 class CodingRules(Protocol):
@@ -57,17 +57,51 @@ class CodingRules(Protocol):
         ...
 
 
-def new_segments(rules: CodingRules, reader: StateReader, height: Height, body: CommitObjects) -> list[SegmentState]:
-    """Return the states of a commit's segments, without references yet, or raise FailedTransactionError (T8, T9)."""
-    _check_segments(rules, reader, body)
-    holders = [(new, rules.placement.column_seats(new.segment_id, height, height)) for new in body.segments]
-    columns = _vouched_columns(rules, height, body.tenant, holders, body.receipts)
-    for place, segment in enumerate(body.segments):
+class CodedSegment(Protocol):
+    """What receipts are checked against: a segment on its way in, or a live one."""
+
+    @property
+    def segment_id(self) -> SegmentId:
+        """Return its id."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Return its number of data columns."""
+        ...
+
+    @property
+    def segment_bytes(self) -> int:
+        """Return its length."""
+        ...
+
+    @property
+    def roots(self) -> tuple[ShardRoot, ...]:
+        """Return the root of each column."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """Segments on their way in, and the receipts of their holders."""
+
+    tenant: TenantId
+    segments: Sequence[CodedSegment]
+    receipts: Sequence[Receipt]
+
+
+def new_segments(rules: CodingRules, reader: StateReader, height: Height, brought: Brought) -> list[SegmentState]:
+    """Return the states of new segments, without references yet, or raise FailedTransactionError (T8, T9)."""
+    segments = brought.segments
+    _check_segments(rules, reader, segments)
+    holders = [(new, rules.placement.column_seats(new.segment_id, height, height)) for new in segments]
+    columns = _vouched_columns(rules, height, brought.tenant, holders, brought.receipts)
+    for place, segment in enumerate(segments):
         if len(columns[place]) < segment.k + rules.coding.liars:
             raise FailedTransactionError(FailureReason.TOO_FEW_RECEIPTS, place)
     return [
-        _segment_state(body.tenant, segment, vouched, height)
-        for segment, vouched in zip(body.segments, columns, strict=True)
+        _segment_state(brought.tenant, segment, vouched, height)
+        for segment, vouched in zip(segments, columns, strict=True)
     ]
 
 
@@ -135,19 +169,6 @@ def complete_columns(rules: CodingRules, overlay: StateOverlay, height: Height, 
         raise FailedTransactionError(FailureReason.NOTHING_TO_DO)
 
 
-class _CodedSegment(Protocol):
-    """What a receipt is checked against."""
-
-    @property
-    def segment_id(self) -> SegmentId: ...
-    @property
-    def k(self) -> int: ...
-    @property
-    def segment_bytes(self) -> int: ...
-    @property
-    def roots(self) -> tuple[ShardRoot, ...]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Coded:
     """A live segment in the shape of a commit."""
@@ -168,15 +189,15 @@ class _Coded:
         return self.state.roots
 
 
-_Placed = tuple[_CodedSegment, tuple["SeatIndex", ...]]
+_Placed = tuple[CodedSegment, tuple["SeatIndex", ...]]
 """A segment and the seat of each of its columns."""
 
 
-def _check_segments(rules: CodingRules, reader: StateReader, body: CommitObjects) -> None:
+def _check_segments(rules: CodingRules, reader: StateReader, segments: Sequence[CodedSegment]) -> None:
     """Refuse segments that exist or existed, or whose coding the budget forbids (T8)."""
-    if len({segment.segment_id for segment in body.segments}) != len(body.segments):
+    if len({segment.segment_id for segment in segments}) != len(segments):
         raise FailedTransactionError(FailureReason.SEGMENT_TWICE)
-    for place, segment in enumerate(body.segments):
+    for place, segment in enumerate(segments):
         if reader.value(segment_key(segment.segment_id)) is not None:
             raise FailedTransactionError(FailureReason.SEGMENT_LIVE, place)
         if reader.value(freed_key(segment.segment_id)) is not None:
@@ -229,7 +250,7 @@ def _held(
         raise FailedTransactionError(FailureReason.BAD_RECEIPT, place) from error
 
 
-def _item(segment: _CodedSegment, seats: tuple[SeatIndex, ...], seat: SeatIndex, shard_bytes: int) -> ReceiptItem:
+def _item(segment: CodedSegment, seats: tuple[SeatIndex, ...], seat: SeatIndex, shard_bytes: int) -> ReceiptItem:
     """Return what a seat keeps of a segment; column 0 where it keeps nothing, which the caller refuses."""
     column = seats.index(seat) if seat in seats else 0
     return ReceiptItem(
@@ -240,7 +261,7 @@ def _item(segment: _CodedSegment, seats: tuple[SeatIndex, ...], seat: SeatIndex,
     )
 
 
-def _segment_state(tenant: TenantId, segment: SegmentCommit, columns: set[int], height: Height) -> SegmentState:
+def _segment_state(tenant: TenantId, segment: CodedSegment, columns: set[int], height: Height) -> SegmentState:
     return SegmentState(
         tenant=tenant,
         k=segment.k,

@@ -75,6 +75,8 @@ class FailureReason(StrEnum):
     ANOTHER_OPERATOR = "another_operator"
     BUDGET_TOO_SMALL = "budget_too_small"
     BAD_PARAMETERS = "bad_parameters"
+    BAD_VOUCHER = "bad_voucher"
+    TOO_FEW_VOUCHERS = "too_few_vouchers"
 
 
 BEFORE_RUNNING: Final = frozenset(

@@ -4,7 +4,8 @@ Rules
 - T1. The tenant's own key grants and revokes, and alone changes itself, home, access keys and escrow. It and every
   granted client commit, delete and complete.
 - T2. A seat's signing key completes columns of any tenant, and alone reports on the seats' duties (audits.py), proposes
-  and approves changes of the seats (M4), registers tenants, sets their quotas and recovers them (ledger_tenants.py).
+  and approves changes of the seats (M4), registers tenants, sets their quotas and recovers them (ledger_tenants.py),
+  and moves bytes to new segments (T70).
 - T3. A transaction stands in a block of at most its last height, which is at most `transaction_heights` above it.
 - T4. A sender's greatest SEQUENCES_KEPT sequence numbers are kept. A new one is none of them and, once so many are
   kept, above the least. A transaction that fails after this has used its number: it never runs again.
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from consensus.errors import RejectionError, RejectionReason
 from storage.audits import SeatDuty
 from storage.identifiers import GRANTS_MAX
+from storage.moves import ReplaceSegment
 from storage.outcomes import FailedTransactionError, FailureReason
 from storage.seat_changes import SeatChange
 from storage.state import (
@@ -55,7 +57,7 @@ def read_tenant(reader: StateReader, tenant: TenantId) -> TenantState:
 def check_sender(reader: StateReader, envelope: Envelope, members: MemberSet) -> None:
     """Refuse a sender who may not do this (T1, T2, M4) by FailedTransactionError."""
     body = envelope.body
-    if isinstance(body, SeatDuty | SeatChange | SeatsChange):
+    if isinstance(body, SeatDuty | SeatChange | SeatsChange | ReplaceSegment):
         if members.index_of(envelope.sender) is None:
             raise FailedTransactionError(FailureReason.NOT_GRANTED)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storage.buckets import ChangeRecords, ChangeTags, SetRetention
+from storage.moves import ReplaceSegment
 from storage.state import ObjectName
 from storage.transactions import CommitObjects, DeleteEntries, entries_of
 
@@ -23,6 +24,9 @@ def touched_objects(body: Body) -> Iterator[ObjectName]:
         case DeleteEntries():
             for name in body.entries:
                 yield ObjectName(body.tenant, name.bucket_tag, name.name_tag)
+        case ReplaceSegment():
+            for moved in body.entries:
+                yield ObjectName(body.tenant, moved.bucket_tag, moved.name_tag)
         case SetRetention() | ChangeTags() | ChangeRecords():
             for change in body.changes:
                 yield ObjectName(body.tenant, change.bucket_tag, change.name_tag)

@@ -46,6 +46,7 @@ from storage.identifiers import (
     TenantId,
     VersionId,
 )
+from storage.moves import ReplaceSegment
 from storage.receipts import Receipt
 from storage.seat_changes import SeatChange
 from storage.tenant_changes import TenantChange, TenantRecord
@@ -189,6 +190,7 @@ Body = (
     | TenantChange
     | SeatDuty
     | SeatChange
+    | ReplaceSegment
 )
 
 
