@@ -61,6 +61,7 @@ class SealingDomain(StrEnum):
     TAGS = "grandest/1/seal/tags"
     SETTINGS = "grandest/1/seal/settings"
     ACCESS = "grandest/1/seal/access"
+    ESCROW = "grandest/1/seal/escrow"
 
 
 class RangeEnd(Enum):

@@ -14,6 +14,7 @@
     GET  /v1/entries?tenant=T&bucket=B&after=B.N&limit=L
     GET  /v1/entries/TENANT/BUCKET/NAME
     GET  /v1/buckets, /v1/versions, /v1/changes     and what else tenants ask (bucket_views.py)
+    GET  /v1/tenants/T, /v1/grants/PUBLIC_KEY       of owners and gateways (tenant_views.py)
     GET  /v1/segments/ID
     POST /v1/entries/find, /v1/segments/find        up to FOUND_MAX of either at once
     GET  /v1/proofs/entry/TENANT/BUCKET/NAME, /v1/proofs/segment/ID, /v1/proofs/state/KEY, /v1/proofs/transaction/ID
@@ -79,6 +80,7 @@ from node.api.questions import (
     wait_seconds,
     whole_number,
 )
+from node.api.tenant_views import TenantViews
 from node.clock import now_ms
 from node.submission import decode_submission
 from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
@@ -125,6 +127,7 @@ def build_application(parts: ApiParts) -> Starlette:
     """Return the ASGI application."""
     views = _Views(parts)
     buckets = BucketViews(parts.store)
+    tenants = TenantViews(parts.store)
     routes = (
         ("/v1/status", views.status),
         ("/v1/seats", views.seats),
@@ -138,6 +141,8 @@ def build_application(parts: ApiParts) -> Starlette:
         ("/v1/entries", views.entries),
         ("/v1/entries/{tenant}/{bucket}/{name}", views.entry),
         ("/v1/buckets", buckets.buckets),
+        ("/v1/tenants/{tenant}", tenants.tenant),
+        ("/v1/grants/{public_key}", tenants.grants),
         ("/v1/versions", buckets.versions),
         ("/v1/changes", buckets.changes),
         ("/v1/segments/{segment_id}", views.segment),

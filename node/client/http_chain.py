@@ -22,7 +22,7 @@ Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 import msgspec
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from node.client.chain import BucketView, Commit, EntryView, SegmentView
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 ANSWER_SECONDS: Final = 2.0
 WAIT_SECONDS: Final = 10
@@ -200,6 +202,16 @@ class HttpChain:
         if len(found) != len(segment_ids):
             raise self._other_number("/v1/segments/find")
         return tuple(None if segment is None else segment_of(segment) for segment in found)
+
+    async def question(self, path: str, kind: type[StructT]) -> StructT | None:
+        """Return what a node answers to a question of another kind, None when it knows nothing by that name."""
+        response = await self._ask("GET", path, None)
+        if response.status_code == NOT_FOUND:
+            return None
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise PeerUnreachableError(f"{self._nodes[0]}{path} answered something else: {error}") from error
 
     async def proof(self, state_key: bytes) -> bytes:
         """Return an encoded StateProof of a state key."""
