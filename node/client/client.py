@@ -32,7 +32,7 @@ from node.client.holders import HolderPool
 from node.client.new_objects import Description, NewObject
 from node.client.proving import Prover
 from node.client.reading import SegmentReader
-from node.client.records import Keyring, RecordReader
+from node.client.records import Keyring, RecordReader, SealedRecords
 from node.client.results import (
     Acknowledgement,
     ColumnStatus,
@@ -41,6 +41,7 @@ from node.client.results import (
     ProvenObject,
     SegmentStatus,
 )
+from node.client.rewrapping import Rewrapped, Rewrapper
 from node.client.shares import SegmentWriter, WriterIdentity
 from node.client.spool import Spool
 from node.client.upload import Uploader
@@ -283,6 +284,12 @@ class Client:
                     yield listed
             after = ListingPlace(entries[-1].bucket_tag, entries[-1].name_tag)
 
+    async def rewrap(self) -> Rewrapped:
+        """Seal every record again that is not under the latest master key; for a tenant after a revocation."""
+        parts = self._parts
+        again = Rewrapper(self._tenant, parts.chain, parts.records, parts.keyring, self.buckets, self.transact)
+        return await again.run()
+
     async def stat(self, opened: OpenObject) -> ObjectStatus:
         """Ask every holder of an object for one random leaf with its path, and check it against the chain's roots."""
         ids = tuple(dict.fromkeys(reference.segment_id for reference in opened.entry.references))
@@ -406,8 +413,9 @@ async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio
     )
     entries = Gathering(chain.find_entries, together_max=FOUND_MAX, in_flight_max=QUESTIONS_IN_FLIGHT)
     segments = Gathering(chain.find_segments, together_max=FOUND_MAX, in_flight_max=QUESTIONS_IN_FLIGHT)
-    records = RecordReader(pool, home.tenant, keyring)
-    for task in (pool.run, committer.run, completer.run, entries.run, segments.run, records.run, reader.run):
+    sealed_records = SealedRecords(pool, home.tenant)
+    records = RecordReader(sealed_records, keyring)
+    for task in (pool.run, committer.run, completer.run, entries.run, segments.run, sealed_records.run, reader.run):
         nursery.start_soon(task)
     await pool.settle()
     parts = _Parts(

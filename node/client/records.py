@@ -68,6 +68,10 @@ class Keyring:
         """Return the keys under which a bucket's records are sealed now, by its tag alone."""
         return self._all(tag)[-1]
 
+    def is_latest(self, tag: BucketTag, sealed: bytes) -> bool:
+        """Say whether a sealed record of a bucket opens under the latest master key."""
+        return _is_under(self._all(tag)[-1].bucket_key, sealed)
+
     def opening(self, tag: BucketTag, sealed: bytes) -> BucketKeys:
         """Return the keys under which a sealed record of a bucket opens; the latest when none of them fits."""
         keys = self._all(tag)
@@ -91,30 +95,20 @@ def _is_under(parent: BucketKey, sealed: bytes) -> bool:
     return any(is_sealed_under(parent, domain, sealed) for domain in domains)
 
 
-class RecordReader:
-    """Reads the records of one tenant."""
+class SealedRecords:
+    """Fetches sealed records of one tenant."""
 
-    def __init__(self, pool: HolderPool, tenant: TenantId, keyring: Keyring) -> None:
+    def __init__(self, pool: HolderPool, tenant: TenantId) -> None:
         self._pool = pool
         self._tenant = tenant
-        self._keyring = keyring
         self._turn = 0
         self._gathering = Gathering(
             self._fetch_in_order, together_max=RECORDS_PER_READ_MAX, in_flight_max=READS_IN_FLIGHT
         )
 
     async def run(self) -> None:
-        """Ask for what open() needs until cancelled."""
+        """Ask for what sealed() needs until cancelled."""
         await self._gathering.run()
-
-    async def open(self, entry: EntryView) -> OpenedRecord:
-        """Return one entry's record.
-
-        Raises:
-            ShardMissingError: No live holder has it.
-            UnsealError: It is not what this tenant sealed under this name.
-        """
-        return self.unseal(entry, await self.sealed(entry))
 
     async def sealed(self, named: RecordName) -> bytes:
         """Return one sealed record; raises ShardMissingError when no live holder has it."""
@@ -122,10 +116,6 @@ class RecordReader:
         if sealed is None:
             raise ShardMissingError(f"no live holder has record {named.record_address.hex()[:16]}")
         return sealed
-
-    def unseal(self, entry: EntryView, sealed: bytes) -> OpenedRecord:
-        """Open a sealed record of an entry."""
-        return unseal_record(sealed, self._keyring.opening(entry.bucket_tag, sealed), entry.name_tag)
 
     async def fetch(self, named: Sequence[RecordName]) -> dict[RecordAddress, bytes]:
         """Return the sealed records, by address, each asked of one live holder after another.
@@ -170,6 +160,35 @@ class RecordReader:
 
     def _is_right(self, one: RecordName, sealed: bytes) -> bool:
         return record_address(self._tenant, one.version_id, sealed) == one.record_address
+
+
+class RecordReader:
+    """Reads the records of one tenant."""
+
+    def __init__(self, records: SealedRecords, keyring: Keyring) -> None:
+        self._records = records
+        self._keyring = keyring
+
+    async def open(self, entry: EntryView) -> OpenedRecord:
+        """Return one entry's record.
+
+        Raises:
+            ShardMissingError: No live holder has it.
+            UnsealError: It is not what this tenant sealed under this name.
+        """
+        return self.unseal(entry, await self.sealed(entry))
+
+    async def sealed(self, named: RecordName) -> bytes:
+        """Return one sealed record; raises ShardMissingError when no live holder has it."""
+        return await self._records.sealed(named)
+
+    async def fetch(self, named: Sequence[RecordName]) -> dict[RecordAddress, bytes]:
+        """Return the sealed records, by address, that live holders have."""
+        return await self._records.fetch(named)
+
+    def unseal(self, entry: EntryView, sealed: bytes) -> OpenedRecord:
+        """Open a sealed record of an entry."""
+        return unseal_record(sealed, self._keyring.opening(entry.bucket_tag, sealed), entry.name_tag)
 
 
 def _nothing() -> None:

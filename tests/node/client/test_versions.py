@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,10 @@ from storage.buckets import (
     RetentionMode,
     Versioning,
 )
+from storage.errors import UnsealError
 from storage.records import ChecksumKind, ObjectChecksum, ObjectPart
+from storage.sealing import SecretKey
+from storage.tags import MasterKey
 from tests.node.client.nine import Nine
 
 
@@ -256,3 +260,32 @@ async def test_what_blocks_changed_is_told_from_a_height_on(tmp_path: Path) -> N
         assert changed.bucket_tag == keys.tag
         assert changed.name_tag != first.entry.name_tag
         assert changes.height == await client.chain.tip_height()
+
+
+async def test_records_are_sealed_again_under_the_latest_master_key(tmp_path: Path) -> None:
+    nine = Nine(tmp_path)
+    async with nine.client() as client:
+        await versioned(client, lock=ObjectLock(default=None))
+        first = await put(client, "a", b"one")
+        second = await put(client, "a", b"two")
+        await client.versions.change_tags(second.entry, "a", (("k", "v"),))
+        await client.versions.mark("b", "gone")
+        held = await put(client, "held", b"kept")
+        await client.versions.change_lock(held.entry, NewHold(legal_hold=True))
+    old = nine.home.master_keys
+    nine.home = replace(nine.home, master_keys=(*old, MasterKey(SecretKey(bytes(32)))))
+    async with nine.client() as client:
+        report = await client.rewrap()
+        assert (report.buckets, report.records, report.retained, report.unread) == (1, 4, 1, 0)
+        assert (await client.rewrap()).records == 0
+        assert await client.get("b", "a") == b"two"
+        assert await client.get("b", "held") == b"kept"
+        again = await client.versions.find("b", "a", first.entry.version_id)
+        assert again.record_address != first.entry.record_address
+        assert await contents_of(client, await client.open_entry(again)) == b"one"
+        assert await client.versions.tags(await client.open("b", "a")) == (("k", "v"),)
+    nine.home = replace(nine.home, master_keys=old)
+    async with nine.client() as client:
+        assert await client.get("b", "held") == b"kept"
+        with pytest.raises(UnsealError, match="under another key"):
+            await client.get("b", "a")
