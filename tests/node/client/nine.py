@@ -378,6 +378,7 @@ class Nine:
     def __init__(self, folder: Path, parameters: StorageParameters | None = None) -> None:
         keys = [SigningKey(secrets.token_bytes(32)) for _ in range(SEATS)]
         client_key = SigningKey(secrets.token_bytes(32))
+        self.owner_key = SigningKey(secrets.token_bytes(32))
         tenant = TenantId(secrets.token_bytes(16))
         self.genesis = Genesis(
             chain_id="test",
@@ -385,7 +386,9 @@ class Nine:
             members=tuple(signing_key.public for signing_key in keys),
             parameters=ConsensusParameters(),
             application=encode_storage_genesis(
-                _application(keys, tenant, client_key.public, parameters or StorageParameters())
+                _application(
+                    keys, tenant, (client_key.public, self.owner_key.public), parameters or StorageParameters()
+                )
             ),
         )
         self.genesis_hash = genesis_hash(self.genesis)
@@ -426,7 +429,7 @@ class Nine:
 
 
 def _application(
-    keys: Sequence[SigningKey], tenant: TenantId, client: PublicKey, parameters: StorageParameters
+    keys: Sequence[SigningKey], tenant: TenantId, clients: tuple[PublicKey, PublicKey], parameters: StorageParameters
 ) -> StorageGenesis:
     seats = tuple(
         Seat(
@@ -441,6 +444,7 @@ def _application(
         )
         for seat, signing_key in enumerate(keys)
     )
+    client, owner_key = clients
     grant = Grant(public_key=client, certificate=b"certificate")
-    owner = GenesisTenant(tenant=tenant, public_key=PublicKey(bytes(32)), grants=(grant,))
+    owner = GenesisTenant(tenant=tenant, public_key=owner_key, grants=(grant,))
     return StorageGenesis(seats=seats, tenants=(owner,), parameters=parameters)
