@@ -123,8 +123,8 @@ def _print_operators(answer: AuditsAnswer) -> None:
 
 def _standing(found: OperatorAnswer) -> str:
     now_ms = time.time_ns() // 1_000_000
-    if found.maintenance is not None and found.maintenance.from_ms <= now_ms < found.maintenance.until_ms:
-        return f"in maintenance until {clock_text(found.maintenance.until_ms)}"
+    if found.maintenance is not None and now_ms < found.maintenance.until_ms:
+        return f"maintenance {clock_text(found.maintenance.from_ms)} to {clock_text(found.maintenance.until_ms)}"
     if found.disputed:
         return "disputed: all others ask"
     if found.failing_since_ms is not None:

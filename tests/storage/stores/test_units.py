@@ -22,6 +22,8 @@ from storage.segments import SegmentShape
 from storage.stores.group_commit import GroupCommit
 from storage.stores.leveldb import DamageRule, LevelDatabase, LevelOptions, WriteBatch, WritePurpose, free_bytes
 from storage.stores.memory import MemoryShardStore
+from storage.stores.object_bucket import memory_bucket
+from storage.stores.object_store import ObjectShardStore
 from storage.stores.protocols import ShardName, ShardStore
 from storage.stores.units import LevelShardStore
 
@@ -38,9 +40,16 @@ ROOT: Final = root_of(leaf_hashes(SHARD))
 EXPIRY: Final = Height(100)
 
 
-@pytest.fixture(params=["memory", "level"])
+STORES: Final[dict[str, Callable[[Path], ShardStore]]] = {
+    "memory": lambda _: MemoryShardStore(),
+    "level": LevelShardStore,
+    "bucket": lambda _: ObjectShardStore(memory_bucket(), b"owner"),
+}
+
+
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ShardStore]:
-    opened: ShardStore = MemoryShardStore() if request.param == "memory" else LevelShardStore(tmp_path)
+    opened = STORES[str(request.param)](tmp_path)
     yield opened
     opened.close()
 
