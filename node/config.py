@@ -26,6 +26,11 @@ config.toml, all optional:
     history_heights = 100000        blocks below the snapshots that keep their transactions; default: all
     log_level = "info"              debug, info, warning, error
     log_format = "text"             text, json
+    [object_store]                  shards lie in an S3 bucket instead of units/ and index/
+    endpoint = "https://ceph:7480"
+    bucket = "grandest"
+    prefix = "seat-3"               of this seat alone; keys/object-store holds two lines: access key id, secret
+    region = "us-east-1"
     [peers.5]                       another member reached elsewhere than genesis says
     host = "10.0.0.5"
     libp2p_port = 4001
@@ -86,6 +91,15 @@ class PeerOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     shard_port: Port | None = None
 
 
+class ObjectStoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where an operator's own cluster keeps the shards."""
+
+    endpoint: Annotated[str, Meta(pattern="^https?://[^/]+$")]
+    bucket: Annotated[str, Meta(min_length=3, max_length=63)]
+    prefix: Annotated[str, Meta(min_length=1, max_length=512)]
+    region: str = "us-east-1"
+
+
 class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """config.toml as it is written; an unknown setting is refused, so that a typing error is not silent."""
 
@@ -100,6 +114,7 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     history_heights: Annotated[int, Meta(ge=0)] | None = None
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
+    object_store: ObjectStoreSettings | None = None
     peers: dict[str, PeerOverride] = {}
 
 
@@ -136,6 +151,7 @@ class NodeConfig:
     log_format: LogFormat
     peers: tuple[SeatAddress, ...]
     """Every other member, in seat order."""
+    object_store: ObjectStoreSettings | None = None
 
     @property
     def own_seat(self) -> Seat:
@@ -179,6 +195,7 @@ def load_config(home: Path) -> NodeConfig:
         history_heights=settings.history_heights,
         log_level=settings.log_level,
         log_format=settings.log_format,
+        object_store=settings.object_store,
         peers=_peer_addresses(settings, storage, seat),
     )
 

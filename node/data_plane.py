@@ -22,6 +22,7 @@ from node.clock import now_ms
 from node.compaction_task import Compaction
 from node.completion_task import CompletionTask
 from node.holder import Holder, HolderIdentity
+from node.keys import read_object_store_keys
 from node.network.certificates import key_of_certificate
 from node.network.shard_channel import ShardServer
 from node.own_shards import OwnColumns
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from storage.identifiers import RecordAddress, SegmentId, TenantId
     from storage.state import SegmentState
     from storage.stores.blocks import ChainStore
-    from storage.stores.protocols import ShardName
+    from storage.stores.protocols import ShardName, ShardStore
     from storage.stores.records import RecordStore
 
 LOGGER = logging.getLogger(__name__)
@@ -96,13 +97,32 @@ class HolderView:
         return None if found is None else found.tenant
 
 
-def open_shards(config: NodeConfig) -> LevelShardStore:
-    """Open HOME/units and HOME/index; blocks. Raises StoreUnavailableError."""
-    return LevelShardStore(
-        config.home,
-        options=LevelOptions(reserve_bytes=config.reserve_bytes),
-        uncommitted_bytes_max=config.storage_genesis.parameters.uncommitted_bytes_max,
+def open_shards(config: NodeConfig) -> ShardStore:
+    """Open HOME/units and HOME/index, or the bucket of the operator's own cluster; blocks.
+
+    Raises:
+        StorageError: In use, damaged, another seat's, or it does not answer.
+        ConfigurationError: The cluster's keys are not there.
+    """
+    uncommitted_bytes_max = config.storage_genesis.parameters.uncommitted_bytes_max
+    if config.object_store is None:
+        options = LevelOptions(reserve_bytes=config.reserve_bytes)
+        return LevelShardStore(config.home, options=options, uncommitted_bytes_max=uncommitted_bytes_max)
+    from storage.stores.object_bucket import BucketPlace, open_bucket  # noqa: PLC0415 (a client few nodes need)
+    from storage.stores.object_store import ObjectShardStore  # noqa: PLC0415 (the same)
+
+    settings = config.object_store
+    access_key_id, secret_access_key = read_object_store_keys(config.home / "keys" / "object-store")
+    place = BucketPlace(
+        endpoint=settings.endpoint,
+        bucket=settings.bucket,
+        prefix=settings.prefix,
+        region=settings.region,
+        access_key_id=access_key_id,
+        secret_access_key=secret_access_key,
     )
+    owner = config.genesis_hash + bytes((config.seat,))
+    return ObjectShardStore(open_bucket(place), owner, uncommitted_bytes_max=uncommitted_bytes_max)
 
 
 def column_count(config: NodeConfig) -> int:
@@ -119,7 +139,7 @@ class DataPlane:
         config: NodeConfig,
         chain: ChainStore,
         records: RecordStore,
-        shards: LevelShardStore,
+        shards: ShardStore,
         submit: Callable[[Submission], TransactionId],
         erased_height: Callable[[], Height | None],
         precommitted: Callable[[], Height],

@@ -85,3 +85,22 @@ def read_key(path: Path) -> SigningKey:
     if len(seed) != SEED_BYTES:
         raise ConfigurationError(f"key file {path} is damaged: restore it from the safe")
     return SigningKey(seed)
+
+
+def read_object_store_keys(path: Path) -> tuple[str, str]:
+    """Return access key id and secret of an operator's own cluster: the two lines of a file that nobody else may read.
+
+    Raises:
+        ConfigurationError: Missing, unreadable, readable by others, or not two lines.
+    """
+    try:
+        mode = path.stat().st_mode
+        lines = path.read_text("ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(f"{path} cannot be read ({reason}): write access key id and secret into it") from error
+    if mode & OTHERS_MASK:
+        raise ConfigurationError(f"{path} is readable by others: chmod 600 {path}")
+    if len(lines) != len(("access key id", "secret")):
+        raise ConfigurationError(f"{path} holds {len(lines)} lines: access key id and secret are needed, one a line")
+    return lines[0], lines[1]

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from consensus.signing import SignatureCheck
     from node.network.peers import NetworkSettings
     from node.node_chain import Appended
-    from storage.stores.units import LevelShardStore
+    from storage.stores.protocols import ShardStore
 
 LOGGER = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class Stores:
 
     chain: ChainStore
     records: RecordStore
-    shards: LevelShardStore
+    shards: ShardStore
     signer: Signer
     log: WriteAheadLog
     made: MadeSnapshots
