@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import MemoryStore, S3Store
 
 from storage.errors import StoreUnavailableError
@@ -65,7 +65,7 @@ class ObjectBucket:
         with _mapped():
             try:
                 return bytes(obstore.get(self._store, path).bytes())
-            except (NotFoundError, FileNotFoundError):
+            except FileNotFoundError:
                 return None
 
     def get_range(self, path: str, start: int, byte_count: int) -> bytes | None:
@@ -73,7 +73,7 @@ class ObjectBucket:
         with _mapped():
             try:
                 return bytes(obstore.get_range(self._store, path, start=start, length=byte_count))
-            except (NotFoundError, FileNotFoundError):
+            except FileNotFoundError:
                 return None
 
     def put(self, path: str, contents: Buffer) -> None:
@@ -96,21 +96,24 @@ class ObjectBucket:
             for start in range(0, len(paths), DELETED_AT_ONCE):
                 try:
                     obstore.delete(self._store, list(paths[start : start + DELETED_AT_ONCE]))
-                except (NotFoundError, FileNotFoundError):
+                except FileNotFoundError:
                     for path in paths[start : start + DELETED_AT_ONCE]:
                         self._delete_one(path)
 
     def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
         """Yield the objects below a prefix, in order of their paths, behind a path."""
         with _mapped():
-            for page in obstore.list(self._store, prefix, offset=after or None, chunk_size=LISTED_AT_ONCE):
+            pages = obstore.list(  # pyright: ignore[reportUnknownMemberType]  # it may also return Arrow's batches
+                self._store, prefix, offset=after or None, chunk_size=LISTED_AT_ONCE
+            )
+            for page in pages:
                 for found in page:
                     yield Listed(found["path"], found["size"])
 
     def _delete_one(self, path: str) -> None:
         try:
             obstore.delete(self._store, path)
-        except (NotFoundError, FileNotFoundError):
+        except FileNotFoundError:
             return
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def name(number: int) -> ShardName:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
+def s3_server(folder: Path) -> Generator[str]:
     """A server of its own for the time of the block; ended by its own process id."""
     (port,) = free_ports(1)
     command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))

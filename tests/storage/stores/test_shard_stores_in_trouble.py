@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -29,7 +29,7 @@ from storage.identifiers import UNIT_BYTES, ColumnIndex, SegmentId, TenantId
 from storage.merkle import leaf_hashes, root_of
 from storage.segments import SegmentShape
 from storage.stores import leveldb
-from storage.stores.leveldb import Durability, WriteBatch
+from storage.stores.leveldb import Durability, LevelDatabase, WriteBatch, WritePurpose
 from storage.stores.object_bucket import ObjectBucket, memory_bucket
 from storage.stores.object_store import ObjectShardStore
 from storage.stores.protocols import Buffer, ShardName, ShardStore
@@ -81,7 +81,18 @@ class LevelPlace:
         self.patch = pytest.MonkeyPatch()
         self.armed: tuple[Fault, int] | None = None
         self.torn: tuple[Path, int] | None = None
-        apply = leveldb._apply
+        apply, write = leveldb._apply, LevelDatabase.write
+        self.written = self.folder
+
+        def noted(
+            database: LevelDatabase,
+            batch: WriteBatch,
+            *,
+            purpose: WritePurpose = WritePurpose.CONSENSUS,
+            durability: Durability = Durability.FLUSHED,
+        ) -> None:
+            self.written = database.directory
+            write(database, batch, purpose=purpose, durability=durability)
 
         def applied(database: plyvel.DB, batch: WriteBatch, durability: Durability) -> None:
             fault = self._due()
@@ -91,11 +102,12 @@ class LevelPlace:
             if fault in {Fault.REFUSED_LATE, Fault.TORN}:
                 apply(database, batch, Durability.FLUSHED)
             if fault is Fault.TORN:
-                self.torn = Path(str(database.name)), batch.byte_count
+                self.torn = self.written, batch.byte_count
             said = {Fault.FULL: "No space left on device", Fault.FAILED: "Input/output error"}
             raise plyvel.IOError(said.get(fault, "refused"))
 
         self.patch.setattr(leveldb, "_apply", applied)
+        self.patch.setattr(LevelDatabase, "write", noted)
 
     def _due(self) -> Fault | None:
         if self.armed is None:
@@ -176,7 +188,7 @@ class FaultyBucket(ObjectBucket):
         self.armed: tuple[Fault, int] | None = None
 
     @contextmanager
-    def _written(self) -> Iterator[bool]:
+    def _written(self) -> Generator[bool]:
         if self.armed is None:
             yield True
             return
@@ -249,7 +261,7 @@ class StoreInTrouble(RuleBasedStateMachine):
         self.flipped = False
 
     @contextmanager
-    def attempt(self, trouble: Trouble, *names: ShardName) -> Iterator[None]:
+    def attempt(self, trouble: Trouble, *names: ShardName) -> Generator[None]:
         """Run a step that may be refused; then nothing is known of its shards until the store is opened again."""
         if trouble is not None:
             self.place.arm(*trouble)
