@@ -1,7 +1,7 @@
 """When a height is started: blocks are made only when there is something to say (rule A66).
 
 Reasons: transactions wait, or evidence against a member that the chain has not convicted; the last block changed the
-state root by more than further faults of the convicted (one block certifies it); the heartbeat is due; or others have
+state root by more than further faults of the convicted (one block certifies it, CERTIFY_S later if nothing spares it); the heartbeat is due; or others have
 started already. So a liar's faults make blocks once, however many it commits (rule A67). While there is no reason no
 timeout runs. The proposer starts at once; others give what waits GOSSIP_S to reach the proposer before their propose
 timeout begins.
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 GOSSIP_S: Final = 0.1
 """Twice the usual gossip delay of a regional network (50 ms)."""
+CERTIFY_S: Final = 0.1
+"""How long an empty block waits for the transaction that spares it: whoever writes one object after the other answers
+within this time, and its next block certifies the root of the last (docs/decisions/0010)."""
 
 
 class StartFacts(Struct, frozen=True, kw_only=True):
@@ -30,7 +33,7 @@ class StartFacts(Struct, frozen=True, kw_only=True):
         begun_at: When the height before was appended here.
         pending_since: When the oldest waiting reason for a block was noticed at this height.
         is_proposer: Whether round 0 is this member's turn.
-        root_changed: Whether the last block changed the state root in a way that is certified at once.
+        root_changed: Whether the last block changed the state root in a way that an empty block certifies soon.
         others_started: Whether a proposal, or votes of a weak quorum, of this height were heard.
     """
 
@@ -48,7 +51,7 @@ def start_moment(facts: StartFacts, parameters: ConsensusParameters) -> float:
     wait_s = 0.0 if facts.is_proposer else GOSSIP_S
     reasons = [facts.begun_at + parameters.heartbeat_ms / 1000, facts.pending_since + wait_s]
     if facts.root_changed:
-        reasons.append(facts.begun_at)
+        reasons.append(facts.begun_at + CERTIFY_S)
     return max(min(reasons), facts.begun_at + parameters.block_interval_min_ms / 1000)
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from consensus.genesis import ConsensusParameters
 from consensus.identifiers import Milliseconds
-from node.start_rule import GOSSIP_S, StartFacts, start_moment
+from node.start_rule import CERTIFY_S, GOSSIP_S, StartFacts, start_moment
 
 PARAMETERS = ConsensusParameters(block_interval_min_ms=Milliseconds(0))
 QUIET = StartFacts(begun_at=100.0, pending_since=math.inf, is_proposer=False, root_changed=False, others_started=False)
@@ -22,10 +22,12 @@ QUIET = StartFacts(begun_at=100.0, pending_since=math.inf, is_proposer=False, ro
     [
         (QUIET, 160.0),  # the heartbeat
         (replace(QUIET, is_proposer=True), 160.0),
-        (replace(QUIET, root_changed=True), 100.0),
+        (replace(QUIET, root_changed=True), 100.0 + CERTIFY_S),
+        (replace(QUIET, root_changed=True, is_proposer=True), 100.0 + CERTIFY_S),
+        (replace(QUIET, root_changed=True, is_proposer=True, pending_since=100.0), 100.0),
         (replace(QUIET, pending_since=103.0), 103.0 + GOSSIP_S),
         (replace(QUIET, pending_since=103.0, is_proposer=True), 103.0),
-        (replace(QUIET, pending_since=100.0, root_changed=True), 100.0),
+        (replace(QUIET, pending_since=100.0, root_changed=True), 100.0 + min(CERTIFY_S, GOSSIP_S)),
         (replace(QUIET, pending_since=170.0), 160.0),
         (replace(QUIET, others_started=True), -math.inf),
     ],
