@@ -14,6 +14,7 @@ import trio
 
 from consensus.signing import check_signature
 from node.blocking import BriefWork
+from node.carried import CarriedWatch
 from node.clock import now_ms
 from node.inbox import OfferedBlock
 from node.member import Member
@@ -80,6 +81,7 @@ class ConsensusTask:
         self._parts = parts
         self._peer_ahead = trio.Event()
         self.appended = trio.Event()
+        self.carried = CarriedWatch()
         self._wake = trio.Event()
         self._is_recovered = False
         self._member = Member(
@@ -189,6 +191,7 @@ class ConsensusTask:
     def on_appended(self, appended: Appended) -> None:
         """Pass the news of a block on."""
         self._parts.on_appended(appended)
+        self.carried.announce(appended.transaction_ids)
         self.appended.set()
         self.appended = trio.Event()
 

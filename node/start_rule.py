@@ -1,10 +1,10 @@
 """When a height is started: blocks are made only when there is something to say (rule A66).
 
 Reasons: transactions wait, or evidence against a member that the chain has not convicted; the last block changed the
-state root by more than further faults of the convicted (one block certifies it, CERTIFY_S later if nothing spares it); the heartbeat is due; or others have
-started already. So a liar's faults make blocks once, however many it commits (rule A67). While there is no reason no
-timeout runs. The proposer starts at once; others give what waits GOSSIP_S to reach the proposer before their propose
-timeout begins.
+state root by more than further faults of the convicted (one block certifies it, CERTIFY_S later if nothing spares it);
+the heartbeat is due; or others have started already. So a liar's faults make blocks once, however many (rule A67).
+While there is no reason no timeout runs. The proposer starts at once; others give what waits GOSSIP_S to reach
+the proposer before their propose timeout begins.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ from node.api.questions import (
     whole_number,
 )
 from node.api.tenant_views import TenantViews
+from node.blocking import BriefWork
 from node.clock import now_ms
 from node.submission import decode_submission
 from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from node.admission import Admission
+    from node.blocking import RunBlocking
     from node.config import NodeConfig
     from node.consensus_task import ConsensusTask
     from node.mempool import Mempool
@@ -99,6 +101,8 @@ if TYPE_CHECKING:
     from storage.proofs import StateProof, TransactionProof
     from storage.stores.blocks import ChainStore, ListedEntry
 
+SMALL_BYTES: Final = 4 * 1024
+"""A submission whose check takes about as long as the way into a thread and back."""
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 RAW_BLOCKS_MAX: Final = 256
 ENTRIES_MAX: Final = 4_096
@@ -171,6 +175,9 @@ class _Views:
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
         self._store = parts.store
+        self._check_brief = BriefWork(trio.to_thread.run_sync)
+        self._look_up = BriefWork(trio.to_thread.run_sync)
+        """For rows that this node has just written."""
 
     async def status(self, _request: Request) -> Response:
         parts, tip = self._parts, self._store.tip
@@ -270,30 +277,31 @@ class _Views:
         wait_s = wait_seconds(request.query_params.get("wait_s", "0"))
         admission = self._parts.admission
         body = await read_body(request)
-        pending = await trio.to_thread.run_sync(lambda: admission.check(decode_submission(body)))
+        run = self._check_brief if len(body) <= SMALL_BYTES else trio.to_thread.run_sync
+        pending = await run(lambda: admission.check(decode_submission(body)))
         admitted = admission.post(pending)
-        place = await self._wait_for(admitted, wait_s)
+        place = await self._wait_for(admitted, wait_s, self._look_up)
         if place is None:
             return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
         return json_answer(transaction_answer(place))
 
     async def transaction(self, request: Request) -> Response:
         wanted = TransactionId(read_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
-        place = await self._wait_for(wanted, wait_seconds(request.query_params.get("wait_s", "0")))
+        wait_s = wait_seconds(request.query_params.get("wait_s", "0"))
+        place = await self._wait_for(wanted, wait_s, trio.to_thread.run_sync)
         if place is None:
             state = "waits for a block" if self._parts.mempool.get(wanted) else "is not known here"
             raise MissingError(f"transaction {wanted.hex()} {state}")
         return json_answer(transaction_answer(place))
 
-    async def _wait_for(self, wanted: TransactionId, wait_s: float) -> TransactionPlace | None:
+    async def _wait_for(self, wanted: TransactionId, wait_s: float, run: RunBlocking) -> TransactionPlace | None:
         """Return where a transaction stands, once it does; None when it does not in time."""
-        appended = self._parts.consensus.appended
-        place = await trio.to_thread.run_sync(self._store.transaction, wanted)
-        with trio.move_on_after(wait_s):
-            while place is None:
-                await appended.wait()
-                appended = self._parts.consensus.appended
-                place = await trio.to_thread.run_sync(self._store.transaction, wanted)
+        with self._parts.consensus.carried.watching(wanted) as carried:
+            place = await run(self._store.transaction, wanted)
+            if place is None and wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await carried.wait()
+                place = await run(self._store.transaction, wanted)
         return place
 
     async def sender(self, request: Request) -> Response:

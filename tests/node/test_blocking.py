@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from node.blocking import BRIEF_S, THREADED_CALLS, BriefWork, ReturnT
+from node.blocking import AVERAGED, BRIEF_S, THREADED_CALLS, BriefWork, ReturnT
 
 
 class Disk:
@@ -33,13 +33,21 @@ async def test_brief_work_needs_no_thread() -> None:
     assert disk.threaded == 0
 
 
+async def test_one_call_that_is_not_brief_changes_nothing() -> None:
+    disk = Disk()
+    await disk.work(disk.flush, BRIEF_S * AVERAGED / 2)
+    for _ in range(100):
+        await disk.work(disk.flush, BRIEF_S / 10)
+    assert disk.threaded == 0
+
+
 async def test_after_a_long_call_the_next_ones_go_to_a_thread_and_then_the_disk_is_tried_again() -> None:
     disk = Disk()
     await disk.work(disk.flush, 1.0)
     assert disk.threaded == 0
-    for _ in range(THREADED_CALLS + 5):
-        await disk.work(disk.flush, BRIEF_S / 2)
-    assert disk.threaded == THREADED_CALLS
+    for _ in range(2 * THREADED_CALLS):
+        await disk.work(disk.flush, BRIEF_S / 10)
+    assert THREADED_CALLS <= disk.threaded < 2 * THREADED_CALLS
 
 
 async def test_a_disk_that_stays_slow_is_asked_in_threads_alone() -> None:

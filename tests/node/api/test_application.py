@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from starlette.types import Message, Scope
 
 from consensus.blocks import header_hash
@@ -39,8 +40,10 @@ from node.api.answers import (
 from node.api.questions import FIND_BYTES_MAX, HEAD_BYTES_MAX
 from node.client.chain import FOUND_MAX
 from node.submission import SUBMISSION_BYTES_MAX, Submission, encode_submission
+from storage.identifiers import VersionId
 from storage.proofs import check_state_proof, check_transaction_proof, decode_state_proof, decode_transaction_proof
 from storage.state import EntryState, SegmentState, decode_state, entry_key, segment_key
+from storage.stores.blocks import ChainStore
 from storage.stores.leveldb import LevelDatabase
 from storage.transactions import DeleteEntries, EntryName, Extent, transaction_id
 from tests.node.api.site import SEAT, Site, open_site, read
@@ -78,11 +81,19 @@ def entry_path(name: str) -> str:
     return f"{TENANT.hex()}/{BUCKET.hex()}/{name_tag(name).hex()}"
 
 
+MANY_ENTRIES = tuple(replace(NO_ENTRY, version_id=VersionId(number.to_bytes(16, "big"))) for number in range(200))
+"""More than one small submission holds."""
+
+
 async def test_no_question_waits_for_the_disk_in_the_trio_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     transaction = stored(site.world, "a")
     site.append(transaction)
-    own, threads = threading.get_ident(), set[int]()
-    get, scan = LevelDatabase.get, LevelDatabase.scan
+    own, threads, checked = threading.get_ident(), set[int](), set[int]()
+    get, scan, check = LevelDatabase.get, LevelDatabase.scan, ChainStore.check_admissible
+
+    def watched_check(store: ChainStore, encoded: bytes) -> None:
+        checked.add(threading.get_ident())
+        check(store, encoded)
 
     def watched_get(database: LevelDatabase, store_key: bytes) -> bytes | None:
         threads.add(threading.get_ident())
@@ -96,6 +107,7 @@ async def test_no_question_waits_for_the_disk_in_the_trio_thread(site: Site, mon
 
     monkeypatch.setattr(LevelDatabase, "get", watched_get)
     monkeypatch.setattr(LevelDatabase, "scan", watched_scan)
+    monkeypatch.setattr(ChainStore, "check_admissible", watched_check)
     named = transaction_id(transaction).hex()
     for path in (
         f"/v1/entries/{entry_path('a')}",
@@ -111,12 +123,12 @@ async def test_no_question_waits_for_the_disk_in_the_trio_thread(site: Site, mon
         assert (await site.http.get(path)).status_code == 200, path
         assert threads, path
         assert own not in threads, path
-    threads.clear()
-    posted = site.world.transaction(DeleteEntries(tenant=TENANT, entries=(NO_ENTRY,)))
-    body = encode_submission(Submission(transaction=posted, records=()))
-    assert (await site.http.post("/v1/transactions", content=body)).status_code == 202
-    assert threads
-    assert own not in threads
+    for entries, is_small in (((NO_ENTRY,), True), (MANY_ENTRIES, False)):
+        posted = site.world.transaction(DeleteEntries(tenant=TENANT, entries=entries))
+        body = encode_submission(Submission(transaction=posted, records=()))
+        checked.clear()
+        assert (await site.http.post("/v1/transactions", content=body)).status_code == 202
+        assert (own in checked) is is_small, "the check of a small one costs less than the way into a thread"
 
 
 async def test_status_says_where_the_node_stands(site: Site) -> None:
