@@ -224,13 +224,21 @@ class SimulatedNode:
             run_blocking=run_at_once,
         )
         admission.on_waiting = self._wake
-        return Running(member=member, admission=admission, mempool=mempool, server=server, chain=chain, log=log)
+        return Running(
+            member=member,
+            admission=admission,
+            mempool=mempool,
+            server=server,
+            chain=chain,
+            signer=signer,
+            log=log,
+        )
 
     async def _run(self, running: Running) -> None:
         """What ConsensusTask.run() does, in virtual time."""
         await sleep(int(LISTEN_S * SECOND_US))
         if self.liar is None:
-            self._restart.on_start(self._read_log(), running.member.height)
+            self._restart.on_start(running.signer.last, self._read_log(), running.member.height)
         await running.member.recover()
         if self.liar is None:
             self._restart.on_recovered(running.member.state)

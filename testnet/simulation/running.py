@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from node.ledger_chain import LedgerChain
     from node.member import Member
     from node.mempool import Mempool
+    from node.signer import Signer
     from node.write_ahead_log import WriteAheadLog
     from storage.stores.blocks import ChainStore
     from testnet.simulation.checkers import Watch
@@ -54,6 +55,7 @@ class Running:
     mempool: Mempool
     server: CatchUpServer
     chain: LedgerChain
+    signer: Signer
     log: WriteAheadLog
     is_listening: bool = True
     is_idle: bool = False

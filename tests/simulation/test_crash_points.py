@@ -39,7 +39,9 @@ def test_a_record_that_is_not_flushed_is_found(monkeypatch: pytest.MonkeyPatch) 
         self._remember(entry)
 
     monkeypatch.setattr(Signer, "_record", record)
-    assert "again: python -m testnet.simulation.crash_points --seed" in first_broken(Trap.POWER_CUT, range(4))
+    broken = first_broken(Trap.POWER_CUT, range(4))
+    assert broken.startswith("signed once")
+    assert "again: python -m testnet.simulation.crash_points --seed" in broken
 
 
 def test_a_log_that_is_not_flushed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
