@@ -40,6 +40,8 @@ class Replayed:
     state: HeightState
     blocks: tuple[Block, ...]
     """Proposed at this height and found valid."""
+    asked: tuple[Effect, ...]
+    """What the core asked for, in order."""
     unfinished: tuple[Effect, ...]
     """Asked for before the crash and not known to be done, in order."""
 
@@ -56,7 +58,7 @@ def replay_log(state: HeightState, contents: LogContents) -> Replayed:
             continue
         asked += effects
     unfinished = tuple(effect for effect in asked if not _is_done(effect, events))
-    return Replayed(state=state, blocks=blocks, unfinished=unfinished)
+    return Replayed(state=state, blocks=blocks, asked=tuple(asked), unfinished=unfinished)
 
 
 def _is_done(effect: Effect, events: Sequence[Event]) -> bool:

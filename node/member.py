@@ -80,6 +80,7 @@ from node.proposal_intake import ProposalIntake
 from node.proposal_pool import KnownBlock, ProposalPool
 from node.propose_pace import ProposePace
 from node.reception import Reception
+from node.record_check import Remembered
 from node.speaker import Speaker
 from node.start_rule import StartWatch, start_moment
 from node.timers import Timers
@@ -198,14 +199,16 @@ class Member:
         if contents is not None and contents.height > self.height:
             raise WriteAheadLogError(
                 f"the log is of height {contents.height}, the chain ends at {self.height - 1}: chain/ was replaced by"
-                " an older copy; move chain/ away and start again, the node catches up"
+                " an older copy; move chain/, signer and wal/log away and start again: the node catches up and rejoins"
             )
         self._begin_height()
         await self._evidence.restore()
         if contents is None or contents.height < self.height:
+            self._check_record(Remembered())
             await self._parts.run_blocking(log.begin, self.height)
             return
         replayed = replay_log(self._state, contents)
+        self._check_record(Remembered(contents.entries, replayed.asked))
         LOGGER.info("height %d: %d entries replayed from the log", self.height, len(contents.entries))
         self._state = replayed.state
         self._blocks.restore(replayed.blocks)
@@ -213,6 +216,10 @@ class Member:
         for effect in replayed.unfinished:
             await self._carry_out(effect)
         await self._feed_own()
+
+    def _check_record(self, remembered: Remembered) -> None:
+        parts, chain = self._parts, self._chain
+        parts.check_record(parts.signer, parts.seat, chain.tip, chain.rules.schedule, remembered)
 
     async def advance(self) -> None:
         """Take what is due: a reason for a block, one queued message, timeouts, a repetition."""

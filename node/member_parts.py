@@ -7,19 +7,37 @@ from typing import TYPE_CHECKING, Protocol
 
 from consensus.signing import check_signature
 from node.reception import ReceptionEvents
+from node.record_check import check_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from consensus.chain import ChainTip
     from consensus.identifiers import MemberIndex, Milliseconds
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
     from node.blocking import RunBlocking
     from node.mempool import Mempool
     from node.node_chain import Appended, NodeChain
     from node.outbox import Outbox
+    from node.record_check import Remembered
     from node.signer import Signer
     from node.telemetry import NodeCounters
     from node.write_ahead_log import WriteAheadLog
+
+
+class RecordCheck(Protocol):
+    """Says whether a seat remembers all that it has said: record_check.py; a simulated liar forgives itself."""
+
+    def __call__(
+        self,
+        signer: Signer,
+        seat: MemberIndex,
+        tip: ChainTip,
+        schedule: MemberSchedule,
+        remembered: Remembered,
+    ) -> None:
+        """Raise WriteAheadLogError if it does not."""
 
 
 class MemberEvents(ReceptionEvents, Protocol):
@@ -51,3 +69,4 @@ class MemberParts:
     monotonic_s: Callable[[], float]
     wall_ms: Callable[[], Milliseconds]
     check: SignatureCheck = check_signature
+    check_record: RecordCheck = check_record

@@ -169,6 +169,10 @@ class Signer:
         has_not_yet = last.round == 0 and last.step < SignedStep.PRECOMMIT
         return Height(max(0, last.height - 1)) if has_not_yet else last.height
 
+    def signed_at(self, height: Height) -> tuple[Position, ...]:
+        """Return what was signed at a height; of the last height alone all is remembered."""
+        return tuple(position for position in self._by_position if position.height == height)
+
     def may_sign(self, height: Height) -> bool:
         """Say whether this seat votes at a height."""
         return self._floor is not None and height > self._floor

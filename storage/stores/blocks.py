@@ -461,7 +461,10 @@ def _checked_tip(database: RowStore, genesis: Genesis, genesis_root: StateRoot) 
 
 
 def _inconsistent(directory: Path, what: str) -> StorageError:
-    return StorageError(f"{directory}: {what}; move it away and start again: the node fetches the chain from its peers")
+    return StorageError(
+        f"{directory}: {what}; move it, signer and wal/log away and start again: the node fetches the chain from its"
+        " peers and rejoins"
+    )
 
 
 def _genesis_batch(genesis: Genesis, change: StateChange) -> WriteBatch:

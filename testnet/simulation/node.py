@@ -24,6 +24,7 @@ from node.member import Member
 from node.member_parts import MemberParts
 from node.mempool import Mempool
 from node.message_gate import SecondCopyError
+from node.record_check import check_record
 from node.signer import RECORD_NAME, Signer, create_signer_record
 from node.snapshot_server import SnapshotServer
 from node.telemetry import NodeCounters
@@ -37,7 +38,7 @@ from testnet.simulation.disks import PowerCutError, ProcessEndError, SimulatedDi
 from testnet.simulation.faults import Lie
 from testnet.simulation.liars import Liar
 from testnet.simulation.restart_check import RestartCheck
-from testnet.simulation.running import NoSnapshots, Running, Surroundings, ask_in_turn, run_at_once, run_to_end
+from testnet.simulation.running import NoSnapshots, Running, Surroundings, ask_in_turn, forgive, run_at_once, run_to_end
 from testnet.simulation.timeline import FOREVER, SECOND_US, Task, sleep
 from testnet.simulation.workload import GENESIS_MS
 
@@ -211,6 +212,7 @@ class SimulatedNode:
                 monotonic_s=self.now,
                 wall_ms=self._wall_ms,
                 check=around.check,
+                check_record=check_record if self.liar is None else forgive,
             )
         )
         server = CatchUpServer(
@@ -224,15 +226,7 @@ class SimulatedNode:
             run_blocking=run_at_once,
         )
         admission.on_waiting = self._wake
-        return Running(
-            member=member,
-            admission=admission,
-            mempool=mempool,
-            server=server,
-            chain=chain,
-            signer=signer,
-            log=log,
-        )
+        return Running(member, admission, mempool, server, chain, signer, log)
 
     async def _run(self, running: Running) -> None:
         """What ConsensusTask.run() does, in virtual time."""

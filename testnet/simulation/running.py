@@ -11,15 +11,17 @@ from node.errors import PeerUnreachableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from consensus.chain import ChainRules
+    from consensus.chain import ChainRules, ChainTip
     from consensus.genesis import Genesis
     from consensus.identifiers import GenesisHash, Height, MemberIndex
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
     from node.admission import Admission
     from node.catch_up_task import Answer, Asker, CatchUpServer
     from node.ledger_chain import LedgerChain
     from node.member import Member
     from node.mempool import Mempool
+    from node.record_check import Remembered
     from node.signer import Signer
     from node.write_ahead_log import WriteAheadLog
     from storage.stores.blocks import ChainStore
@@ -77,6 +79,11 @@ class NoSnapshots:
         """Return none."""
         del height, number
         return None
+
+
+def forgive(signer: Signer, seat: MemberIndex, tip: ChainTip, schedule: MemberSchedule, remembered: Remembered) -> None:
+    """Check nothing: a liar's record may say what it likes."""
+    del signer, seat, tip, schedule, remembered
 
 
 async def run_at_once(function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:

@@ -17,6 +17,7 @@ REJOIN: Final = "node/rejoin.py"
 BLOCKS: Final = "tests/consensus/test_chain.py"
 ORDER: Final = "tests/consensus/test_turns.py"
 POOL: Final = "tests/node/test_evidence_pool.py"
+HOME: Final = "tests/node/test_record_check.py"
 RECORD: Final = "tests/node/test_signer.py"
 DOOR: Final = "tests/node/test_message_gate.py"
 RESTART: Final = "tests/node/test_member.py"
@@ -292,6 +293,30 @@ SIGNING_FAULTS: Final = (
         after="        if not entry.signature:",
         rule="D11",
         killers=(RECORD,),
+    ),
+    Mutant(
+        name="cut-record-believed",
+        file="node/record_check.py",
+        before="    if any(signer.is_stranger(*signed) for signed in _logged(remembered.said, seat)):",
+        after="    if any(signer.last is None for _ in _logged(remembered.said, seat)):",
+        rule="D16",
+        killers=(HOME,),
+    ),
+    Mutant(
+        name="cut-log-believed",
+        file="node/record_check.py",
+        before="    if not led_to.issuperset(signer.signed_at(here)):",
+        after="    if not led_to.issuperset(()):",
+        rule="D16",
+        killers=(HOME,),
+    ),
+    Mutant(
+        name="older-chain-believed",
+        file="node/record_check.py",
+        before="    if last is not None and last.height > here:",
+        after="    if last is not None and last.height < 0:",
+        rule="D16",
+        killers=(HOME,),
     ),
     Mutant(
         name="second-copy-unnoticed",

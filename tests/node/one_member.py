@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from consensus.blocks import DecidedBlock
 from consensus.genesis import genesis_hash
+from consensus.identifiers import MemberIndex
 from consensus.signing import check_signature
+from consensus.votes import Precommit
 from node.admission import Admission
 from node.catch_up_task import CatchUpServer
 from node.consensus_task import ConsensusParts, ConsensusTask
@@ -43,6 +45,13 @@ class OneMember:
     appended: list[Appended] = field(default_factory=list[Appended])
 
 
+def remember(signer: Signer, seat: MemberIndex, decided: DecidedBlock) -> None:
+    """Have a record hold what its seat signed of a block of the small chain, which all nine decided."""
+    commit = decided.commit
+    vote = Precommit(height=commit.height, round=commit.round, block_hash=commit.block_hash, member=seat)
+    signer.sign_vote(vote)
+
+
 @contextmanager
 def open_member(
     folder: Path,
@@ -56,6 +65,8 @@ def open_member(
     folder.mkdir(exist_ok=True)
     pin = genesis_hash(small_genesis())
     with open_ledger_chain(folder, blocks, seat=seat) as chain, open_signer(folder, seat=seat, fresh=fresh) as signer:
+        if fresh and blocks:
+            remember(signer, chain.seat, blocks[-1])
         log = WriteAheadLog(folder / "wal", pin)
         sent, mempool, counters, appended = Sent(), Mempool(), NodeCounters(), list[Appended]()
         admission = Admission(chain=chain, mempool=mempool, outbox=sent, counters=counters)

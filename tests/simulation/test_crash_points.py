@@ -50,7 +50,7 @@ def test_a_log_that_is_not_flushed_is_found(monkeypatch: pytest.MonkeyPatch) -> 
         self._pending.clear()
 
     monkeypatch.setattr(WriteAheadLog, "flush", flush)
-    assert "replay is state" in first_broken(Trap.POWER_CUT, range(4))
+    assert first_broken(Trap.POWER_CUT, range(4)).startswith(("replay is state", "starts again"))
 
 
 def test_a_forgotten_lock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
