@@ -19,6 +19,7 @@ from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.shard_links import dialler
 from node.clock import now_ms
+from node.code_task import CodeParts, CodeTask
 from node.compaction_task import Compaction
 from node.completion_task import CompletionTask
 from node.holder import Holder, HolderIdentity
@@ -210,14 +211,32 @@ class DataPlane:
             live_min = self._config.members.budget.quorum - 1
             pool = HolderPool(self._seats, dialler(self._dialled_seats(), self._config.keys.network, nursery), live_min)
             pool.exclude(SeatIndex(self._config.seat))
+            sender = SeatSender(
+                signing_key=self._config.keys.signing,
+                genesis_hash=self._config.genesis_hash,
+                tip_height=lambda: self._chain.tip.height,
+                submit=self._submit,
+            )
+            reader = SegmentReader(pool, self._seats, self._columns)
+            codes = CodeTask(
+                CodeParts(
+                    seat=SeatIndex(self._config.seat),
+                    state=self._chain,
+                    ledger=self._chain,
+                    store=self._shards,
+                    reader=reader,
+                    sender=sender,
+                )
+            )
             self.repair = RepairTask(
                 seat=SeatIndex(self._config.seat),
                 admitted=self._seats,
                 columns=self._columns,
                 ledger=self._chain,
                 shards=self._own,
-                reader=SegmentReader(pool, self._seats, self._columns),
+                reader=reader,
                 completion=self.completion,
+                on_mismatch=codes.doubt,
             )
             scrub = ScrubTask(
                 ScrubParts(
@@ -239,12 +258,7 @@ class DataPlane:
                     state=self._chain,
                     ledger=self._chain,
                     pool=pool,
-                    sender=SeatSender(
-                        signing_key=self._config.keys.signing,
-                        genesis_hash=self._config.genesis_hash,
-                        tip_height=lambda: self._chain.tip.height,
-                        submit=self._submit,
-                    ),
+                    sender=sender,
                     purged_height=lambda: self._compaction.purged_height,
                 )
             )
@@ -257,6 +271,7 @@ class DataPlane:
             nursery.start_soon(scrub.run)
             nursery.start_soon(self._compaction.run)
             nursery.start_soon(self.challenge.run)
+            nursery.start_soon(codes.run)
 
     def _deleted_height(self) -> Height | None:
         """Return up to which block the rows of all that it erased or freed are deleted."""

@@ -17,13 +17,14 @@ import trio
 
 from consensus.errors import GrandestError
 from node.client.chain import segment_view
+from storage.errors import ShardCorruptError
 from storage.identifiers import ColumnIndex
 from storage.merkle import check_shard
 from storage.placement import seat_column
 from storage.segments import SegmentShape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from node.client.reading import SegmentReader
     from storage.identifiers import SeatIndex, SegmentId
@@ -99,6 +100,7 @@ class RepairTask:
         shards: OwnShards,
         reader: SegmentReader,
         completion: Completion,
+        on_mismatch: Callable[[SegmentId], None] = lambda _: None,
     ) -> None:
         """Work for one seat.
 
@@ -110,6 +112,7 @@ class RepairTask:
             shards: Of this seat.
             reader: Over links to the other seats; ours among them is never live.
             completion: Told of columns that the chain has no receipt for.
+            on_mismatch: Told of segments whose other columns do not give ours: their roots may be no codeword.
         """
         self._seat = seat
         self._admitted = tuple(admitted)
@@ -118,6 +121,7 @@ class RepairTask:
         self._shards = shards
         self._reader = reader
         self._completion = completion
+        self._on_mismatch = on_mismatch
         self._wanted: list[tuple[int, SegmentId]] = []
         self._known: set[SegmentId] = set()
         self._set_aside: dict[SegmentId, tuple[float, str]] = {}
@@ -216,7 +220,11 @@ class RepairTask:
             segment = segment_view(segment_id, state)
             found = await self._reader.read_columns(segment, (column,), range(shape.leaves))
             shard = found[column]
-            await trio.to_thread.run_sync(check_shard, state.roots[column], shard)
+            try:
+                await trio.to_thread.run_sync(check_shard, state.roots[column], shard)
+            except ShardCorruptError:
+                self._on_mismatch(segment_id)
+                raise
             await trio.to_thread.run_sync(self._shards.replace_shard, segment_id, state, column, shard)
             self._rebuilt += 1
         if column not in state.columns:

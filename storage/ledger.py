@@ -31,6 +31,7 @@ from consensus.identifiers import Height, StateRoot
 from consensus.quorum import fault_budget
 from consensus.signing import check_signature
 from storage.audits import EPOCH_KEY, AnnounceMaintenance, ReportFindings, ReportPurge, SeatDuty
+from storage.broken_codes import CodeDuty, ShowBrokenCode, VouchRoot
 from storage.buckets import ChangeRecords, ChangeTags, DeleteBucket, EntryKind, SetBucket, SetRetention
 from storage.faults import remember_faults
 from storage.genesis import storage_genesis
@@ -44,6 +45,7 @@ from storage.ledger_audits import (
 )
 from storage.ledger_batch import SegmentEvents
 from storage.ledger_buckets import change_bucket
+from storage.ledger_codes import show_broken_code, vouch_root
 from storage.ledger_moves import replace_segment
 from storage.ledger_objects import commit_objects, delete_entries
 from storage.ledger_seats import approve_change, carry_out, is_due, propose_change
@@ -390,7 +392,7 @@ def _execute(
             complete_columns(context, overlay, moment.height, body)
         case GrantClient() | RevokeClient():
             change_grant(overlay, body, events)
-        case ReportFindings() | ReportPurge() | AnnounceMaintenance():
+        case ReportFindings() | ReportPurge() | AnnounceMaintenance() | ShowBrokenCode() | VouchRoot():
             _note_duty(context, overlay, moment, envelope.sender, body)
         case ProposeChange():
             propose_change(context, overlay, moment.height, envelope.sender, body)
@@ -402,9 +404,13 @@ def _execute(
 
 
 def _note_duty(
-    context: LedgerContext, overlay: StateOverlay, moment: Moment, sender: PublicKey, body: SeatDuty
+    context: LedgerContext, overlay: StateOverlay, moment: Moment, sender: PublicKey, body: SeatDuty | CodeDuty
 ) -> None:
     match body:
+        case ShowBrokenCode():
+            show_broken_code(overlay, moment, body)
+        case VouchRoot():
+            vouch_root(context, overlay, moment, sender, body)
         case ReportFindings():
             report_findings(context, overlay, moment, sender, body)
         case ReportPurge():

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from consensus.errors import RejectionError, RejectionReason
 from storage.audits import SeatDuty
+from storage.broken_codes import CodeDuty
 from storage.identifiers import GRANTS_MAX
 from storage.moves import ReplaceSegment
 from storage.outcomes import FailedTransactionError, FailureReason
@@ -57,7 +58,7 @@ def read_tenant(reader: StateReader, tenant: TenantId) -> TenantState:
 def check_sender(reader: StateReader, envelope: Envelope, members: MemberSet) -> None:
     """Refuse a sender who may not do this (T1, T2, M4) by FailedTransactionError."""
     body = envelope.body
-    if isinstance(body, SeatDuty | SeatChange | SeatsChange | ReplaceSegment):
+    if isinstance(body, SeatDuty | CodeDuty | SeatChange | SeatsChange | ReplaceSegment):
         if members.index_of(envelope.sender) is None:
             raise FailedTransactionError(FailureReason.NOT_GRANTED)
         return

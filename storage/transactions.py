@@ -27,6 +27,7 @@ from consensus.identifiers import (
 )
 from consensus.signing import Domain, SignatureMaker, domain_hash, sign_bytes
 from storage.audits import SeatDuty
+from storage.broken_codes import CodeDuty
 from storage.buckets import BucketChange, EntryDetails, NewBucket
 from storage.identifiers import (
     CERTIFICATE_BYTES_MAX,
@@ -189,6 +190,7 @@ Body = (
     | BucketChange
     | TenantChange
     | SeatDuty
+    | CodeDuty
     | SeatChange
     | ReplaceSegment
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from storage.audits import (
+    AUDIT_PREFIX,
     NEVER_AUDITED,
     AuditState,
     FailureKind,
@@ -16,17 +17,22 @@ from storage.audits import (
     maintenance_key,
     purge_key,
 )
+from storage.broken_codes import BrokenCodeState, broken_code_key
+from storage.identifiers import SegmentId
 from storage.ledger_audits import appointed, recheck_of, running_epoch
-from storage.state import read_state
+from storage.state import decode_state, read_state
+from storage.transactions import CommitObjects, decode_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from consensus.identifiers import Height
     from storage.audits import EpochState, FailureNote
     from storage.genesis import Seat
     from storage.identifiers import SeatIndex
     from storage.ledger_audits import AuditRules
     from storage.state import StateReader
+    from storage.stores.blocks import ChainStore
 
 REMEDIES: Final = {
     FailureKind.MISSING: "look at `grandest node scrub` and the log for repair; replace a disk that loses more",
@@ -36,6 +42,10 @@ REMEDIES: Final = {
     FailureKind.UNREACHABLE: "start the node, open its shard port; announce maintenance before the next stop",
     FailureKind.REFUSED: "look at the node's log: it answered verifiers with a refusal",
 }
+
+
+BROKEN_CODES_MAX: Final = 1_024
+NO_SEGMENT: Final = SegmentId(bytes(32))
 
 
 class LeafAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +108,18 @@ class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     purged: PurgedAnswer | None
 
 
+class BrokenCodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A segment whose roots are, or were, no codeword, and who committed them."""
+
+    segment_id: str
+    committed_height: int
+    committed_by: str | None
+    """The public key that signed the commit; null where the block is pruned here."""
+    proven_height: int
+    replaced: list[int]
+    """Columns whose roots members have replaced."""
+
+
 class AuditsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """GET /v1/audits."""
 
@@ -107,18 +129,20 @@ class AuditsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     opened_ms: int
     seed: str
     operators: list[OperatorAnswer]
+    broken_codes: list[BrokenCodeAnswer]
 
 
-def audits_answer(rules: AuditRules, state: StateReader, seats: Sequence[Seat]) -> AuditsAnswer:
+def audits_answer(store: ChainStore, seats: Sequence[Seat]) -> AuditsAnswer:
     """Return what the state says of every seat (blocks)."""
-    epoch = running_epoch(state)
+    rules, epoch = store.context, running_epoch(store)
     return AuditsAnswer(
         epoch=epoch.number,
         epoch_ms=rules.parameters.epoch_ms,
         opened_height=epoch.opened_height,
         opened_ms=epoch.opened_ms,
         seed=epoch.seed.hex(),
-        operators=[_operator(rules, state, epoch, seat, seats[seat]) for seat in rules.seats],
+        operators=[_operator(rules, store, epoch, seat, seats[seat]) for seat in rules.seats],
+        broken_codes=_broken_codes(store),
     )
 
 
@@ -160,3 +184,31 @@ def _failure(note: FailureNote) -> FailureAnswer:
         signers=list(note.signers),
         remedy=REMEDIES[note.reason],
     )
+
+
+def _broken_codes(store: ChainStore) -> list[BrokenCodeAnswer]:
+    """Return the first segments with such roots; a seat's verdicts stand under the same prefix and a shorter key."""
+    rows = store.rows(AUDIT_PREFIX, AUDIT_PREFIX, BROKEN_CODES_MAX)
+    codes = ((SegmentId(row[1:]), encoded) for row, encoded in rows if len(row) == len(broken_code_key(NO_SEGMENT)))
+    return [_broken_code(store, segment_id, decode_state(encoded, BrokenCodeState)) for segment_id, encoded in codes]
+
+
+def _broken_code(store: ChainStore, segment_id: SegmentId, state: BrokenCodeState) -> BrokenCodeAnswer:
+    return BrokenCodeAnswer(
+        segment_id=segment_id.hex(),
+        committed_height=state.committed_height,
+        committed_by=_committer(store, segment_id, state.committed_height),
+        proven_height=state.proven_height,
+        replaced=list(state.replaced),
+    )
+
+
+def _committer(store: ChainStore, segment_id: SegmentId, height: Height) -> str | None:
+    """Return who signed the transaction that committed a segment."""
+    decided = store.decided_block(height)
+    for encoded in () if decided is None else decided.block.transactions:
+        envelope = decode_transaction(encoded).envelope
+        body = envelope.body
+        if isinstance(body, CommitObjects) and any(part.segment_id == segment_id for part in body.segments):
+            return envelope.sender.hex()
+    return None

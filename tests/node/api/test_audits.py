@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from consensus.identifiers import Height, Milliseconds
 from node.api.audits import REMEDIES, AuditsAnswer
@@ -18,11 +20,14 @@ from storage.audits import (
     ReportFindings,
     ReportPurge,
 )
-from storage.identifiers import SeatIndex
+from storage.broken_codes import ShowBrokenCode, ShownLeaf
+from storage.identifiers import LEAF_BYTES, ColumnIndex, SeatIndex
 from storage.ledger_audits import appointed, running_epoch
+from storage.merkle import leaf_hashes, prove, root_of
+from storage.segments import code_segment
 from storage.transactions import Extent
 from tests.node.api.site import Site, open_site
-from tests.storage.ledger_world import entry, segment_id
+from tests.storage.ledger_world import entry, segment_id, signing_key
 
 SUBJECT = SeatIndex(2)
 EPOCH_MS = 600_000
@@ -47,6 +52,28 @@ async def test_nothing_is_known_of_anybody_at_first(site: Site) -> None:
     for found in answer.operators:
         assert len(found.verifiers) == site.world.context.members.budget.weak_quorum
         assert found.seat not in found.verifiers
+
+
+async def test_who_committed_roots_that_are_no_codeword_is_named(site: Site) -> None:
+    world = site.world
+    coded = code_segment(random.Random(1).randbytes(50_000), 3, 4)
+    shards = [bytearray(shard) for shard in coded.shards]
+    shards[3][5] ^= 1
+    segment = structs.replace(
+        world.segment("odd", segment_bytes=50_000, k=3),
+        roots=tuple(root_of(leaf_hashes(shard)) for shard in shards),
+    )
+    site.append(world.transaction(world.commit((segment,), entry("odd", Extent(segment=0, extent_bytes=9)))))
+    assert (await site.get("/v1/audits", AuditsAnswer)).broken_codes == []
+    leaves = tuple(
+        ShownLeaf(column=ColumnIndex(column), leaf=bytes(shard[:LEAF_BYTES]), path=prove(leaf_hashes(shard), 0, 1))
+        for column, shard in enumerate(shards)
+    )
+    shown = ShowBrokenCode(segment_id=segment.segment_id, position=0, leaves=leaves)
+    site.append(world.transaction(shown, sender="seat 1"))
+    (found,) = (await site.get("/v1/audits", AuditsAnswer)).broken_codes
+    assert (found.segment_id, found.committed_height, found.proven_height) == (segment.segment_id.hex(), 1, 2)
+    assert found.committed_by == signing_key("client").public.hex()
 
 
 async def test_a_failure_a_purge_and_an_announcement_are_told(site: Site) -> None:
