@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from consensus.identifiers import TransactionId
     from node.client.reading import SegmentReader
     from node.repair_task import SegmentLedger
-    from storage.identifiers import SeatIndex, SegmentId
+    from storage.identifiers import SeatIndex, SegmentId, ShardRoot
     from storage.state import SegmentState, StateReader
     from storage.stores.protocols import Buffer, ShardStore
     from storage.transactions import Body
@@ -113,7 +113,7 @@ class CodeTask:
         others = tuple(ColumnIndex(c) for c in range(len(state.roots)) if ColumnIndex(c) not in known)
         found = await trio.to_thread.run_sync(reconstruct, known, others, state.k, len(state.roots))
         for column, shard in found.items():
-            root = await trio.to_thread.run_sync(lambda shard=shard: root_of(leaf_hashes(shard)))
+            root = await trio.to_thread.run_sync(_root, shard)
             if root == state.roots[column]:
                 continue
             if column in counted:
@@ -157,6 +157,10 @@ class CodeTask:
             return b"".join(self._parts.store.read_leaves(name, 0, leaves))
         except (ShardMissingError, ShardCorruptError):
             return None
+
+
+def _root(shard: bytearray) -> ShardRoot:
+    return root_of(leaf_hashes(shard))
 
 
 def _shown(segment_id: SegmentId, state: SegmentState, columns: Mapping[ColumnIndex, Buffer]) -> ShowBrokenCode | None:

@@ -54,7 +54,7 @@ class Site:
         assert self.world.run(self.world.commit((self.segment,), named, receipts=receipts)).reason is None
 
     def shown(self, position: int, columns: tuple[int, ...] = (0, 1, 2, 3, 4, 5, ODD)) -> ShowBrokenCode:
-        leaves = []
+        leaves: list[ShownLeaf] = []
         for column in columns:
             shard = self.shards[column]
             leaf = bytes(shard[position * LEAF_BYTES : (position + 1) * LEAF_BYTES])
