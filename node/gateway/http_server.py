@@ -126,6 +126,7 @@ class HttpServer:
         self._connections: set[_Connection] = set()
         self._ended = trio.Event()
         self._draining = False
+        self._accepting = trio.CancelScope()
         self._listeners: list[trio.SocketListener] = []
 
     async def listen(self, host: str, port: int) -> int:
@@ -141,14 +142,15 @@ class HttpServer:
     async def serve(self) -> None:
         """Serve until cancelled, or until drain() has ended everything."""
         async with trio.open_nursery() as nursery:
-            self._accepting = nursery.cancel_scope
-            await trio.serve_listeners(self._serve_connection, self._listeners, handler_nursery=nursery)
+            with self._accepting:
+                await trio.serve_listeners(self._serve_connection, self._listeners, handler_nursery=nursery)
+            for listener in self._listeners:
+                await listener.aclose()
 
     async def drain(self) -> None:
         """Stop listening, end idle connections, and wait for the others, STOP_SECONDS at most."""
         self._draining = True
-        for listener in self._listeners:
-            listener.socket.close()
+        self._accepting.cancel()
         for connection in tuple(self._connections):
             connection.end_if_idle()
         with trio.move_on_after(STOP_SECONDS):

@@ -10,12 +10,15 @@ import pytest
 
 from storage.genesis import StorageParameters
 from testnet.cluster import Cluster, open_cluster, start_all, stop_all
-from testnet.genesis import USUAL_PARAMETERS, make_testnet
+from testnet.genesis import USUAL_PARAMETERS, Gateways, make_testnet
 
 
 @contextmanager
 def running_testnet(
-    home: Path, parameters: StorageParameters = USUAL_PARAMETERS, settings: str = ""
+    home: Path,
+    parameters: StorageParameters = USUAL_PARAMETERS,
+    settings: str = "",
+    gateways: Gateways = Gateways.NONE,
 ) -> Generator[Cluster]:
     """A testnet of nine voting nodes; stopped by their own process ids whatever happens.
 
@@ -23,8 +26,9 @@ def running_testnet(
         home: Of the testnet.
         parameters: Of its genesis.
         settings: Lines for every node's config.toml.
+        gateways: Whether each node has a gateway beside it.
     """
-    make_testnet(home, parameters=parameters)
+    make_testnet(home, parameters=parameters, gateways=gateways)
     for path in home.glob("seat-*/config.toml"):
         path.write_text(path.read_text() + settings)
     cluster = open_cluster(home)
@@ -45,5 +49,6 @@ def nine_nodes(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def healthy_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One testnet for all tests that leave every seat as it was; each takes a bucket of its own."""
-    with running_testnet(tmp_path_factory.mktemp("healthy") / "testnet") as cluster:
+    home = tmp_path_factory.mktemp("healthy") / "testnet"
+    with running_testnet(home, gateways=Gateways.BESIDE_NODES) as cluster:
         yield cluster
