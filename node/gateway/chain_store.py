@@ -104,6 +104,8 @@ class ChainStore:
             self._remove_all, together_max=REMOVED_TOGETHER_MAX, in_flight_max=2
         )
         self._uploads = Uploads(client, self)
+        self._known_views: dict[BucketTag, tuple[Height, BucketView | None]] = {}
+        """Each with the height it was asked at: no block since, no other answer."""
 
     def attach(self, follower: Follower, fence: Fence) -> None:
         """Take the parts that need this store to be made first."""
@@ -126,6 +128,10 @@ class ChainStore:
         for place in places:
             self._remembered.pop(place, None)
 
+    def _height(self) -> Height:
+        assert self._follower is not None, "attached before it is served"
+        return self._follower.height
+
     async def fence(self) -> bool:
         """Wait until what follows sees everything acknowledged so far."""
         assert self._fence is not None, "attached before it is served"
@@ -142,7 +148,16 @@ class ChainStore:
 
     async def open_bucket(self, name: str) -> OpenBucket | None:
         """Return a bucket with its settings, whose record is remembered by its address."""
-        view = await self._views.ask(self._client.buckets.tag(name))
+        tag = self._client.buckets.tag(name)
+        asked = self._height()
+        known_view = self._known_views.get(tag)
+        if known_view is not None and known_view[0] == asked:
+            view = known_view[1]
+        else:
+            view = await self._views.ask(tag)
+            self._known_views[tag] = asked, view
+            if len(self._known_views) > FOUND_MAX:
+                self._known_views.pop(next(iter(self._known_views)))
         if view is None:
             return None
         known = self._settings.get(view.record_address)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from storage.identifiers import SeatIndex
 
 ANSWER_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 0.05
+"""q prompt seats are asked first; the others once these have taken so long."""
 REACH_SECONDS: Final = 8.0
 """A gateway whose node lags by seconds asks another one, which takes a moment."""
 DISTRUST_SECONDS: Final = 60.0
@@ -42,6 +44,8 @@ class Fence:
         self._follower = follower
         self._distrusted: dict[SeatIndex, float] = {}
         self._claims: dict[SeatIndex, Height] = {}
+        self._answered = trio.Event()
+        self._turn = 0
         self._gathering: Gathering[int, Height] = Gathering(self._ask_all, together_max=1, in_flight_max=1)
 
     async def run(self) -> None:
@@ -63,9 +67,18 @@ class Fence:
         now = trio.current_time()
         seats = [seat for seat in self._pool.live() if self._distrusted.get(seat, 0.0) <= now]
         claims: dict[SeatIndex, Height] = {}
+        prompt = [seat for seat in seats if self._pool.is_prompt(seat)]
+        first = self._in_turn(prompt)[: self._quorum]
         async with trio.open_nursery() as nursery:
-            for seat in seats:
+            for seat in first:
                 nursery.start_soon(self._ask_one, seat, claims, nursery.cancel_scope)
+            with trio.move_on_after(PATIENCE_SECONDS if len(first) == self._quorum else 0.0):
+                while len(claims) < self._quorum:
+                    await self._answered.wait()
+            if len(claims) < self._quorum:
+                for seat in seats:
+                    if seat not in first:
+                        nursery.start_soon(self._ask_one, seat, claims, nursery.cancel_scope)
         self._claims = claims
         enough = len(claims) >= self._quorum
         return [max(claims.values()) if enough else NOBODY] * len(questions)
@@ -76,5 +89,13 @@ class Fence:
 
         with trio.move_on_after(ANSWER_SECONDS):
             await self._pool.ask_one(seat, ask, lambda: None)
+        self._answered.set()
+        self._answered = trio.Event()
         if len(claims) >= self._quorum:
             scope.cancel()
+
+    def _in_turn(self, seats: Sequence[SeatIndex]) -> list[SeatIndex]:
+        """Begin with another seat each time: all have the same share of the questions."""
+        self._turn += 1
+        start = self._turn % max(1, len(seats))
+        return [*seats[start:], *seats[:start]]

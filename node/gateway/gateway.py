@@ -8,6 +8,7 @@
           Follower.run                the index follows the ledger (follower.py, index.py)
           Fence.run                   what reads wait for (fence.py)
           ChainStore.run              the Store that the operations of S3 use (store.py, chain_store.py)
+          run_lifecycle               what buckets' rules let expire (lifecycle.py)
         HttpServer.serve              requests (http_server.py) to Application.answer (application.py)
         stop_on_signal                SIGTERM, SIGINT: drain, then end
 
@@ -39,6 +40,7 @@ from node.gateway.follower import Follower
 from node.gateway.home import INDEX_FOLDER, PRIVATE_KEY_FILE, read_gateway_home
 from node.gateway.http_server import HttpServer
 from node.gateway.index import Index
+from node.gateway.lifecycle import run_lifecycle
 from node.gateway.metrics import Metrics, serve_metrics
 from node.nurseries import first_expected
 from node.telemetry import set_up_log
@@ -140,6 +142,7 @@ async def _open_tenant(
     store.attach(follower, fence)
     for task in (follower.run, fence.run, store.run):
         nursery.start_soon(task)
+    nursery.start_soon(run_lifecycle, store)
     return store
 
 

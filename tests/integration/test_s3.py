@@ -9,15 +9,18 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
 import pytest
-from boto3 import Client
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from testnet.cluster import Cluster, gateway_access
+
+if TYPE_CHECKING:
+    from boto3 import Client  # made by the stubs of typings/: boto3 makes its clients when it runs
 
 TRIALS = 12
 CREATORS = 32
@@ -171,7 +174,7 @@ def test_malformed_requests_are_refused_and_never_a_500(healthy_nodes: Cluster) 
     choice = random.Random(7)
     for _ in range(BAD_REQUESTS):
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0, timeout=10)
-        path = "/" + "".join(choice.choice("ab/.%0?&=+~ \x7f") for _ in range(choice.randrange(30))).replace(" ", "%20")
+        path = "/" + "".join(choice.choice("ab/.%0?&=+~ ") for _ in range(choice.randrange(30))).replace(" ", "%20")
         name = choice.choice(["Authorization", "x-amz-date", "Content-MD5", "Range", "x-amz-copy-source", "Expect"])
         text = "".join(choice.choice("AWS4-HMACsha256 =,/;:") for _ in range(choice.randrange(60))).strip()
         method = choice.choice(["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"])
