@@ -253,8 +253,8 @@ def last_line(cluster: Cluster, seat: SeatIndex) -> str:
 
 
 def answers(state: SeatView) -> bool:
-    """Tell whether a seat's API answers."""
-    return state.status is not None
+    """Tell whether a seat's API answers, and its gateway if it has one."""
+    return state.status is not None and (state.gateway is None or state.has_gateway_up)
 
 
 def gateway_access(cluster: Cluster, seat: SeatIndex) -> GatewayAccess | None:

@@ -12,25 +12,24 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.identifiers import Height, Milliseconds
-from node.client.buckets import OpenBucket
-from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
+from consensus.identifiers import Height
+from node.client.chain import ListingPlace, VersionPlace
 from node.client.download import OpenObject
 from node.client.errors import NotCommittedError
 from node.client.gathering import Gathering
 from node.client.new_objects import Description, NewObject
 from node.client.versions import StoredPart
+from node.gateway.bucket_store import BucketStore, shown_bucket
+from node.gateway.ledger_refusals import refusal_of, removal_failure
 from node.gateway.object_records import description_of, details_of, parts_of
-from node.gateway.refusals import WriteFailure, WriteRefusedError
+from node.gateway.refusals import WriteFailure
 from node.gateway.store import Bucket, ObjectDetails, Version
 from node.gateway.uploads import Uploads
-from storage.bucket_records import BucketPurpose, BucketSettings, SettingsDocument
 from storage.buckets import (
     NULL_VERSION,
     EntryKind,
     NewHold,
     NewRetention,
-    Versioning,
 )
 from storage.tags import name_tag
 from storage.transactions import DeleteEntries, EntryName
@@ -38,7 +37,7 @@ from storage.transactions import DeleteEntries, EntryName
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from node.client.chain import BucketView, Commit, EntryView
+    from node.client.chain import Commit, EntryView
     from node.client.client import Client
     from node.client.results import Acknowledgement
     from node.client.upload import Source
@@ -48,25 +47,13 @@ if TYPE_CHECKING:
     from node.gateway.index import Index
     from node.gateway.store import Listed, Named, NewVersion, Upload
     from storage.buckets import Retention
-    from storage.identifiers import BucketTag, RecordAddress, VersionId
+    from storage.identifiers import BucketTag, VersionId
 
 REMEMBERED_MAX: Final = 16_384
 """Opened records: about 2 KiB each with what Python adds."""
 REMOVED_TOGETHER_MAX: Final = 1_024
 SECONDS_TO_WALK: Final = 20.0
 """How long a listing waits for the first walk over the ledger before it is told to come again."""
-
-_FAILURES: Final = {
-    "condition_failed": WriteFailure.CONDITION_FAILED,
-    "version_changed": WriteFailure.CONFLICT,
-    "quota_exceeded": WriteFailure.QUOTA_EXCEEDED,
-    "retained": WriteFailure.RETAINED,
-    "bucket_unknown": WriteFailure.BUCKET_MISSING,
-    "bucket_not_empty": WriteFailure.BUCKET_NOT_EMPTY,
-    "entry_unknown": WriteFailure.VERSION_MISSING,
-    "lock_off": WriteFailure.LOCK_OFF,
-    "buckets_full": WriteFailure.TOO_MANY_BUCKETS,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +83,11 @@ class ChainStore:
         self._remembered: OrderedDict[ListingPlace, OpenObject] = OrderedDict()
         self._named: dict[ListingPlace, int] = {}
         self._forgotten = Height(0)
-        self._settings: OrderedDict[RecordAddress, BucketSettings] = OrderedDict()
-        self._views: Gathering[BucketTag, BucketView | None] = Gathering(
-            client.chain.find_buckets, together_max=FOUND_MAX, in_flight_max=2
-        )
+        self._buckets = BucketStore(client, self._height)
         self._removals: Gathering[_Removal, WriteFailure | None] = Gathering(
             self._remove_all, together_max=REMOVED_TOGETHER_MAX, in_flight_max=2
         )
         self._uploads = Uploads(client, self)
-        self._known_views: dict[BucketTag, tuple[Height, BucketView | None]] = {}
-        """Each with the height it was asked at: no block since, no other answer."""
 
     def attach(self, follower: Follower, fence: Fence) -> None:
         """Take the parts that need this store to be made first."""
@@ -114,7 +96,7 @@ class ChainStore:
     async def run(self) -> None:
         """Ask together what is asked at the same time, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._views.run)
+            nursery.start_soon(self._buckets.run)
             nursery.start_soon(self._removals.run)
 
     @property
@@ -139,67 +121,20 @@ class ChainStore:
 
     async def buckets(self) -> Sequence[Bucket]:
         """Return all buckets in order of name."""
-        return [_bucket(opened) for opened in await self._client.buckets.listing()]
+        return await self._buckets.all()
 
     async def bucket(self, name: str) -> Bucket | None:
         """Return one bucket."""
-        opened = await self.open_bucket(name)
-        return None if opened is None else _bucket(opened)
-
-    async def open_bucket(self, name: str) -> OpenBucket | None:
-        """Return a bucket with its settings, whose record is remembered by its address."""
-        tag = self._client.buckets.tag(name)
-        asked = self._height()
-        known_view = self._known_views.get(tag)
-        if known_view is not None and known_view[0] == asked:
-            view = known_view[1]
-        else:
-            view = await self._views.ask(tag)
-            self._known_views[tag] = asked, view
-            if len(self._known_views) > FOUND_MAX:
-                self._known_views.pop(next(iter(self._known_views)))
-        if view is None:
-            return None
-        known = self._settings.get(view.record_address)
-        if known is None:
-            known = (await self._client.buckets.opened(view)).settings
-            self._settings[view.record_address] = known
-            if len(self._settings) > FOUND_MAX:
-                self._settings.popitem(last=False)
-        return OpenBucket(view, known)
+        opened = await self._buckets.open(name)
+        return None if opened is None else shown_bucket(opened)
 
     async def create_bucket(self, bucket: Bucket) -> None:
         """Make a bucket."""
-        settings = BucketSettings(
-            name=bucket.name,
-            purpose=BucketPurpose.OBJECTS,
-            created_ms=Milliseconds(bucket.created_ms),
-            owner="",
-            documents=_documents(bucket),
-        )
-        try:
-            await self._client.buckets.create(settings, bucket.versioning, bucket.lock)
-        except NotCommittedError as error:
-            failure = refusal_of(error)
-            is_there = failure.failure is WriteFailure.CONDITION_FAILED
-            raise WriteRefusedError(WriteFailure.BUCKET_EXISTS) if is_there else failure from error
+        await self._buckets.create(bucket)
 
     async def change_bucket(self, bucket: Bucket) -> None:
         """Replace a bucket's settings."""
-        assert isinstance(bucket.handle, OpenBucket), "a bucket that was read"
-        settings = BucketSettings(
-            name=bucket.name,
-            purpose=BucketPurpose.OBJECTS,
-            created_ms=bucket.handle.settings.created_ms,
-            owner=bucket.handle.settings.owner,
-            documents=_documents(bucket),
-        )
-        try:
-            await self._client.buckets.change(bucket.handle, settings, bucket.versioning, bucket.lock)
-        except NotCommittedError as error:
-            failure = refusal_of(error)
-            is_changed = failure.failure is WriteFailure.CONDITION_FAILED
-            raise WriteRefusedError(WriteFailure.CONFLICT) if is_changed else failure from error
+        await self._buckets.change(bucket)
 
     async def delete_bucket(self, name: str) -> None:
         """Delete an empty bucket; its unfinished uploads go with it."""
@@ -277,7 +212,7 @@ class ChainStore:
         marked = Version(
             name=name,
             version_id=acknowledged.version_id,
-            is_null=await self._is_null(bucket),
+            is_null=await self._buckets.is_null(bucket),
             is_marker=True,
             is_latest=True,
             details=details,
@@ -364,7 +299,7 @@ class ChainStore:
                 )
                 failed = dict((await self._client.transact(body)).failed_entries)
                 for position, removal in enumerate(some):
-                    outcomes[removal] = _removal_failure(failed.get(position))
+                    outcomes[removal] = removal_failure(failed.get(position))
         return [outcomes[removal] for removal in removals]
 
     async def set_retention(
@@ -446,17 +381,13 @@ class ChainStore:
         return Version(
             name=new.name,
             version_id=acknowledged.version_id,
-            is_null=await self._is_null(bucket),
+            is_null=await self._buckets.is_null(bucket),
             is_marker=False,
             is_latest=True,
             details=details,
             lock=new.lock,
             proof_headers=self._proof_headers(acknowledged),
         )
-
-    async def _is_null(self, bucket: str) -> bool:
-        opened = await self.open_bucket(bucket)
-        return opened is None or opened.view.versioning is not Versioning.ENABLED
 
     def _proof_headers(self, acknowledged: Acknowledgement) -> tuple[tuple[str, str], ...]:
         headers = [
@@ -477,18 +408,6 @@ def opened_of(object_version: Version) -> OpenObject:
     return object_version.handle
 
 
-def refusal_of(error: NotCommittedError) -> WriteRefusedError:
-    """Return the gateway's error for a refusal of the ledger."""
-    return WriteRefusedError(_FAILURES.get(error.reason, WriteFailure.OTHER), str(error))
-
-
-def _removal_failure(reason: str | None) -> WriteFailure | None:
-    """Return why a version was not removed; nothing is wrong with one that is not there."""
-    if reason is None or reason == "entry_unknown":
-        return None
-    return _FAILURES.get(reason, WriteFailure.OTHER)
-
-
 async def _one_done(asked: Awaitable[Commit]) -> None:
     """Wait for a transaction of one part, and raise what became of it."""
     try:
@@ -497,18 +416,3 @@ async def _one_done(asked: Awaitable[Commit]) -> None:
         raise refusal_of(error) from error
     if commit.failed_entries:
         raise refusal_of(NotCommittedError(commit.failed_entries[0][1]))
-
-
-def _bucket(opened: OpenBucket) -> Bucket:
-    return Bucket(
-        name=opened.settings.name,
-        created_ms=opened.settings.created_ms,
-        versioning=opened.view.versioning,
-        lock=opened.view.lock,
-        settings={document.kind: document.contents for document in opened.settings.documents},
-        handle=opened,
-    )
-
-
-def _documents(bucket: Bucket) -> tuple[SettingsDocument, ...]:
-    return tuple(SettingsDocument(kind=kind, contents=contents) for kind, contents in sorted(bucket.settings.items()))

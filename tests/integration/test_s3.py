@@ -62,7 +62,7 @@ def test_what_one_gateway_acknowledged_all_nine_show_at_once(gateways: list[Clie
         for trial in range(TRIALS):
             name, written = f"k-{trial % 3}", f"{trial}".encode()
             gateways[choice.randrange(9)].put_object(Bucket=bucket, Key=name, Body=written)
-            read = pool.map(lambda one, name=name: one.get_object(Bucket=bucket, Key=name), gateways)  # type: ignore[misc]
+            read = pool.map(lambda one, name=name: one.get_object(Bucket=bucket, Key=name), gateways)
             for answer in read:
                 assert answer["Body"].read() == written
                 assert "x-grandest-consistency" not in answer["ResponseMetadata"]["HTTPHeaders"]
