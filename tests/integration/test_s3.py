@@ -9,6 +9,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from itertools import repeat
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -56,22 +57,28 @@ def code_of(error: ClientError) -> str:
     return str(error.response["Error"]["Code"])
 
 
+def bytes_of(client: Client, bucket: str, name: str) -> bytes:
+    answer = client.get_object(Bucket=bucket, Key=name)
+    assert "x-grandest-consistency" not in answer["ResponseMetadata"]["HTTPHeaders"]
+    read: bytes = answer["Body"].read()
+    return read
+
+
+def etags_of(client: Client, bucket: str) -> tuple[tuple[str, str], ...]:
+    return tuple((entry["Key"], entry["ETag"]) for entry in client.list_objects_v2(Bucket=bucket)["Contents"])
+
+
 def test_what_one_gateway_acknowledged_all_nine_show_at_once(gateways: list[Client], bucket: str) -> None:
     choice = random.Random(20261125)
     with ThreadPoolExecutor(len(gateways)) as pool:
         for trial in range(TRIALS):
             name, written = f"k-{trial % 3}", f"{trial}".encode()
             gateways[choice.randrange(9)].put_object(Bucket=bucket, Key=name, Body=written)
-            read = pool.map(lambda one, name=name: one.get_object(Bucket=bucket, Key=name), gateways)
-            for answer in read:
-                assert answer["Body"].read() == written
-                assert "x-grandest-consistency" not in answer["ResponseMetadata"]["HTTPHeaders"]
-            listed = pool.map(lambda one: one.list_objects_v2(Bucket=bucket), gateways)
-            etags = {tuple((entry["Key"], entry["ETag"]) for entry in answer["Contents"]) for answer in listed}
-            assert len(etags) == 1
+            assert set(pool.map(bytes_of, gateways, repeat(bucket), repeat(name))) == {written}
+            assert len(set(pool.map(etags_of, gateways, repeat(bucket)))) == 1
         gateways[3].delete_object(Bucket=bucket, Key="k-0")
-        for gone in pool.map(lambda one: list_names(one, bucket), gateways):
-            assert gone == ["k-1", "k-2"]
+        for names in pool.map(list_names, gateways, repeat(bucket)):
+            assert names == ["k-1", "k-2"]
 
 
 def list_names(client: Client, bucket: str) -> list[str]:
