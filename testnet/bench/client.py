@@ -22,6 +22,7 @@ MEASUREMENTS: Final = (
     "stored_bytes",
     "one_put",
     "transactions",
+    "absent",
     "replaying",
     "long_chain",
 )

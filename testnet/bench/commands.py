@@ -30,6 +30,7 @@ NAMES: Final = (
     "stored_bytes",
     "one_put",
     "transactions",
+    "absent",
     "replaying",
     "long_chain",
 )

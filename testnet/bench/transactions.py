@@ -46,7 +46,7 @@ P50_REACH: Final = 40.0
 P99_REACH: Final = 120.0
 
 
-class _Sender:
+class Sender:
     """One client: its own connection to one of the nodes, a key that it shares with three others."""
 
     def __init__(self, home: ClientHome, signer: TransactionSigner, chain: HttpChain) -> None:
@@ -77,7 +77,7 @@ async def measure(cluster: Cluster) -> tuple[Figure, ...]:
     # The same keys in every run: a tenant has 64 grants at most.
     keys = [SigningKey(hashlib.sha256(owner.seed() + bytes((number,))).digest()) for number in range(GRANTED)]
     async with AsyncExitStack() as stack:
-        senders: list[_Sender] = []
+        senders: list[Sender] = []
         signers = [
             TransactionSigner(signing_key, genesis_hash(home.genesis)) for signing_key in (home.signing_key, *keys)
         ]
@@ -85,13 +85,13 @@ async def measure(cluster: Cluster) -> tuple[Figure, ...]:
             http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             nodes = home.nodes[number % len(home.nodes) :] + home.nodes[: number % len(home.nodes)]
             signer = signers[number % len(signers)]
-            senders.append(_Sender(home, signer, HttpChain(nodes, home.tenant, http)))
+            senders.append(Sender(home, signer, HttpChain(nodes, home.tenant, http)))
         await _grant(home, owner, senders[0].chain, keys)
         until = Height(await senders[0].chain.tip_height() + EXPIRY_HEIGHTS)
         seconds = await _one_at_a_time(senders[0], until)
         left = iter(range(TRANSACTIONS))
 
-        async def work(sender: _Sender) -> None:
+        async def work(sender: Sender) -> None:
             for _ in left:
                 await sender.send(until)
 
@@ -120,7 +120,7 @@ async def _grant(home: ClientHome, owner: SigningKey, chain: HttpChain, keys: Se
         raise NodeError(f"the senders could not be granted: {commit.refusal}")
 
 
-async def _one_at_a_time(sender: _Sender, until: Height) -> list[float]:
+async def _one_at_a_time(sender: Sender, until: Height) -> list[float]:
     seconds: list[float] = []
     for _ in range(ONE_AT_A_TIME):
         began = time.perf_counter()

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from testnet.bench.absent import Seen
 from testnet.bench.client import MEASUREMENTS
 from testnet.bench.commands import NAMES
 from testnet.bench.figures import (
@@ -62,3 +63,11 @@ def test_this_process_has_used_cpu_and_memory() -> None:
 def test_the_command_names_every_measurement_and_each_is_there() -> None:
     assert NAMES == MEASUREMENTS
     assert all(hasattr(importlib.import_module(f"testnet.bench.{name}"), "measure") for name in NAMES)
+
+
+def test_the_time_without_a_block_counts_from_the_kill_to_the_first_answer_and_to_the_end() -> None:
+    seen = Seen([(8.0, 9.0), (9.0, 12.5), (12.5, 13.0), (13.0, 16.0)])
+    assert seen.longest_gap(10.0, 17.0) == 3.0
+    assert seen.longest_gap(10.0, 20.0) == 4.0
+    assert seen.first_after(10.0, 20.0) == 3.0, "what was sent before the kill may have been decided before it"
+    assert seen.first_after(16.0, 20.0) == seen.longest_gap(16.0, 20.0) == 4.0
