@@ -52,15 +52,15 @@ from msgspec import Meta
 
 from consensus.errors import RejectionError
 from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash, genesis_members
-from consensus.identifiers import GenesisHash, MemberIndex
+from consensus.identifiers import MEMBERS_MAX, GenesisHash, MemberIndex
 from consensus.members import MemberSet
 from node.errors import ConfigurationError
-from node.keys import OperatorKeys, load_keys
-from storage.genesis import Seat, StorageGenesis, storage_genesis
+from node.keys import OperatorKeys, finish_next_keys, load_keys
+from storage.genesis import StorageGenesis, storage_genesis
 from storage.stores.leveldb import RESERVE_BYTES_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
@@ -150,13 +150,10 @@ class NodeConfig:
     log_level: LogLevel
     log_format: LogFormat
     peers: tuple[SeatAddress, ...]
-    """Every other member, in seat order."""
+    """Every other member of genesis, in seat order."""
+    overrides: Mapping[MemberIndex, PeerOverride]
+    """Members that this node reaches elsewhere than their seats' records say."""
     object_store: ObjectStoreSettings | None = None
-
-    @property
-    def own_seat(self) -> Seat:
-        """This node's seat as genesis describes it."""
-        return self.storage_genesis.seats[self.seat]
 
 
 def load_config(home: Path) -> NodeConfig:
@@ -174,10 +171,11 @@ def load_config(home: Path) -> NodeConfig:
         raise ConfigurationError(
             f"{home / 'genesis'} has the hash {pin.hex()}, config.toml pins {settings.genesis_hash}: wrong genesis file"
         )
+    finish_next_keys(home)
     keys = load_keys(home / "keys")
     storage = _storage_part(genesis)
     seat = _own_seat(home, settings, genesis, storage, keys)
-    own = storage.seats[seat]
+    own = _own_address(home, settings, storage, seat)
     return NodeConfig(
         home=home,
         genesis=genesis,
@@ -186,17 +184,18 @@ def load_config(home: Path) -> NodeConfig:
         members=genesis_members(genesis),
         seat=seat,
         keys=keys,
-        listen_host=settings.listen_host or own.host,
-        libp2p_port=settings.libp2p_port or own.libp2p_port,
-        shard_port=settings.shard_port or own.shard_port,
+        listen_host=own.host,
+        libp2p_port=own.libp2p_port,
+        shard_port=own.shard_port,
         api_host=settings.api_host,
-        api_port=settings.api_port or own.api_port,
+        api_port=own.api_port,
         reserve_bytes=settings.reserve_bytes,
         history_heights=settings.history_heights,
         log_level=settings.log_level,
         log_format=settings.log_format,
         object_store=settings.object_store,
         peers=_peer_addresses(settings, storage, seat),
+        overrides={MemberIndex(int(number)): override for number, override in settings.peers.items()},
     )
 
 
@@ -282,9 +281,12 @@ def _own_seat(
     home: Path, settings: ConfigFile, genesis: Genesis, storage: StorageGenesis, keys: OperatorKeys
 ) -> MemberIndex:
     if keys.signing.public not in genesis.members:
-        raise ConfigurationError(
-            f"the signing key in {home / 'keys'} holds no seat of this genesis: wrong key or genesis"
-        )
+        if settings.seat is None:
+            raise ConfigurationError(
+                f"the signing key in {home / 'keys'} holds no seat of this genesis: wrong key or genesis, or"
+                " config.toml does not say which seat it is offered"
+            )
+        return MemberIndex(settings.seat)
     seat = MemberIndex(genesis.members.index(keys.signing.public))
     if settings.seat is not None and settings.seat != seat:
         differ = f"config.toml says seat {settings.seat}, the signing key belongs to seat {seat}"
@@ -296,11 +298,35 @@ def _own_seat(
     return seat
 
 
+def _own_address(home: Path, settings: ConfigFile, storage: StorageGenesis, number: MemberIndex) -> _OwnAddress:
+    """Return where this node listens: what config.toml says, else its seat of genesis."""
+    seat = storage.seats[number] if number < len(storage.seats) else None
+    host = settings.listen_host or (seat.host if seat else None)
+    ports = (
+        settings.libp2p_port or (seat.libp2p_port if seat else None),
+        settings.shard_port or (seat.shard_port if seat else None),
+        settings.api_port or (seat.api_port if seat else None),
+    )
+    libp2p_port, shard_port, api_port = ports
+    if host is None or libp2p_port is None or shard_port is None or api_port is None:
+        raise ConfigurationError(
+            f"{home / 'config.toml'} must say listen_host, libp2p_port, shard_port and api_port: this seat is not of"
+            " genesis"
+        )
+    return _OwnAddress(host=host, libp2p_port=libp2p_port, shard_port=shard_port, api_port=api_port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OwnAddress:
+    host: str
+    libp2p_port: int
+    shard_port: int
+    api_port: int
+
+
 def _peer_addresses(settings: ConfigFile, storage: StorageGenesis, own: MemberIndex) -> tuple[SeatAddress, ...]:
-    known = {str(index) for index in range(len(storage.seats))}
-    if strangers := sorted(set(settings.peers) - known):
-        named = f"config.toml: [peers.{strangers[0]}] is no seat of this genesis"
-        raise ConfigurationError(f"{named}: seats are 0 to {len(known) - 1}")
+    if strangers := sorted(name for name in settings.peers if not name.isdecimal() or int(name) >= MEMBERS_MAX):
+        raise ConfigurationError(f"config.toml: [peers.{strangers[0]}] is no seat: seats are 0 to {MEMBERS_MAX - 1}")
     found: list[SeatAddress] = []
     for index, seat in enumerate(storage.seats):
         override = settings.peers.get(str(index), PeerOverride())

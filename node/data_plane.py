@@ -9,7 +9,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 
 from consensus.errors import RejectionError
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from consensus.identifiers import PublicKey, TransactionId
     from node.config import NodeConfig
     from node.node_chain import Appended
-    from storage.genesis import Seat
+    from node.seating import Seating
     from storage.identifiers import RecordAddress, SegmentId, TenantId
     from storage.state import SegmentState
     from storage.stores.blocks import ChainStore
@@ -126,11 +125,6 @@ def open_shards(config: NodeConfig) -> ShardStore:
     return ObjectShardStore(open_bucket(place), owner, uncommitted_bytes_max=uncommitted_bytes_max)
 
 
-def column_count(config: NodeConfig) -> int:
-    """Return how many columns every segment of this chain has."""
-    return min(len(config.storage_genesis.seats), COLUMNS_MAX)
-
-
 class DataPlane:
     """Holder, its server, and the tasks around them; run() starts them."""
 
@@ -138,6 +132,7 @@ class DataPlane:
         self,
         *,
         config: NodeConfig,
+        seating: Seating,
         chain: ChainStore,
         records: RecordStore,
         shards: ShardStore,
@@ -146,21 +141,22 @@ class DataPlane:
         precommitted: Callable[[], Height],
     ) -> None:
         self._config = config
+        self._seating = seating
         self._chain = chain
         self._shards = shards
         self._records = records
         self._submit = submit
         self._erased_height = erased_height
-        self._seats = tuple(SeatIndex(index) for index in range(len(config.storage_genesis.seats)))
-        self._columns = column_count(config)
+        self._seats = seating.numbers
+        self._columns = min(len(seating.seats), COLUMNS_MAX)
         self._own = OwnColumns(shards, chain, self._columns)
-        view = HolderView(store=chain, members=frozenset(seat.network_key for seat in config.storage_genesis.seats))
+        view = HolderView(store=chain, members=frozenset(seat.network_key for seat in seating.seats.values()))
         identity = HolderIdentity(
             seat=SeatIndex(config.seat),
             seats=self._seats,
             signing_key=config.keys.signing,
             genesis_hash=config.genesis_hash,
-            receipt_heights=config.storage_genesis.parameters.receipt_heights,
+            receipt_heights=seating.parameters.receipt_heights,
         )
         self.holder = Holder(
             identity=identity,
@@ -208,9 +204,11 @@ class DataPlane:
     async def run(self) -> None:
         """Serve, repair, complete, scrub, purge and compact until cancelled."""
         async with trio.open_nursery() as nursery:
-            live_min = self._config.members.budget.quorum - 1
-            pool = HolderPool(self._seats, dialler(self._dialled_seats(), self._config.keys.network, nursery), live_min)
-            pool.exclude(SeatIndex(self._config.seat))
+            live_min = self._seating.members.budget.quorum - 1
+            seats = {SeatIndex(member): seat for member, seat in self._seating.seats.items()}
+            pool = HolderPool(self._seats, dialler(seats, self._config.keys.network, nursery), live_min)
+            if self._config.seat in self._seating.seats:
+                pool.exclude(SeatIndex(self._config.seat))
             sender = SeatSender(
                 signing_key=self._config.keys.signing,
                 genesis_hash=self._config.genesis_hash,
@@ -304,19 +302,13 @@ class DataPlane:
 
     def _certificates(self) -> frozenset[bytes]:
         """Return what may connect; a grant may carry bytes that are no certificate, and harms nobody else by it."""
-        found = {seat.certificate for seat in self._config.storage_genesis.seats}
+        certificates = (seat.certificate for seat in self._seating.seats.values())
+        found = {certificate for certificate in certificates if _is_certificate(certificate)}
         for tenant, _ in self._chain.tenants():
             found |= {
                 grant.certificate for _, grant in self._chain.grants(tenant) if _is_certificate(grant.certificate)
             }
         return frozenset(found)
-
-    def _dialled_seats(self) -> list[Seat]:
-        """Return the seats as this node reaches them, overrides of its configuration included."""
-        seats = list(self._config.storage_genesis.seats)
-        for peer in self._config.peers:
-            seats[peer.seat] = msgspec.structs.replace(seats[peer.seat], host=peer.host, shard_port=peer.shard_port)
-        return seats
 
 
 def _is_certificate(certificate: bytes) -> bool:

@@ -2,6 +2,9 @@
 
 HOME/keys/signing signs votes, receipts and the seat's transactions; HOME/keys/network is the libp2p identity and the
 TLS certificate's key. Each file: 64 hex digits (the 32-byte seed of RFC 8032) and a newline, mode 0600.
+
+HOME/keys-next/ holds the keys that a member has offered for its own seat, with their empty signer record. From the
+height at which the chain seats them they take the place of HOME/keys, which is kept as HOME/keys-of-PUBLIC.
 """
 
 from __future__ import annotations
@@ -17,7 +20,12 @@ from node.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from consensus.identifiers import PublicKey
+
 SEED_BYTES: Final = 32
+FOLDER: Final = "keys"
+NEXT_FOLDER: Final = "keys-next"
+RECORD_NAME: Final = "signer"
 SIGNING_NAME: Final = "signing"
 NETWORK_NAME: Final = "network"
 OTHERS_MASK: Final = 0o077
@@ -56,6 +64,45 @@ def load_keys(directory: Path) -> OperatorKeys:
         ConfigurationError: Missing, unreadable, readable by others, or not 64 hex digits.
     """
     return OperatorKeys(signing=read_key(directory / SIGNING_NAME), network=read_key(directory / NETWORK_NAME))
+
+
+def take_next_keys(home: Path, keys: OperatorKeys, seated: PublicKey | None) -> bool:
+    """Put HOME/keys-next in the place of HOME/keys if the chain has seated them; say whether it did.
+
+    What the old key signed says nothing of the new one, which has signed nothing: record and log begin anew. Each step
+    can be the last before a crash: finish_next_keys() goes on from there.
+
+    Raises:
+        ConfigurationError: The files cannot be moved.
+    """
+    following = home / NEXT_FOLDER
+    if seated is None or seated == keys.signing.public or not (following / SIGNING_NAME).exists():
+        return False
+    if read_key(following / SIGNING_NAME).public != seated:
+        return False
+    before = home / f"keys-of-{keys.signing.public.hex()[:16]}"
+    try:
+        (home / "wal" / "log").unlink(missing_ok=True)
+        if (home / RECORD_NAME).exists():
+            (home / RECORD_NAME).rename(home / FOLDER / RECORD_NAME)
+        for path in (home / FOLDER).iterdir():
+            if path.name not in {SIGNING_NAME, NETWORK_NAME, RECORD_NAME}:  # secrets that stay the operator's
+                path.rename(following / path.name)
+        (home / FOLDER).rename(before)
+    except OSError as error:
+        detail = f"{home} cannot be changed ({error.strerror}): check its owner and the disk"
+        raise ConfigurationError(detail) from error
+    finish_next_keys(home)
+    return True
+
+
+def finish_next_keys(home: Path) -> None:
+    """Finish what take_next_keys() began before a crash; otherwise do nothing."""
+    if not (home / FOLDER).exists() and (home / NEXT_FOLDER).exists():
+        (home / NEXT_FOLDER).rename(home / FOLDER)
+    inside = home / FOLDER / RECORD_NAME
+    if inside.exists() and not (home / RECORD_NAME).exists():
+        inside.rename(home / RECORD_NAME)
 
 
 def write_key(path: Path, seed: bytes) -> SigningKey:

@@ -7,29 +7,27 @@ from typing import TYPE_CHECKING
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
-from consensus.identifiers import MemberIndex
 from consensus.messages import TransactionsMessage, decode_message
 from node.errors import PeerUnreachableError
 from node.network.peers import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from consensus.identifiers import PublicKey
+    from consensus.identifiers import MemberIndex, PublicKey
     from node.admission import Admission
     from node.catch_up_task import Answer, CatchUpServer
     from node.consensus_task import ConsensusTask
     from node.network.host import Network
-    from storage.genesis import StorageGenesis
 
 
 class MemberLinks:
     """Implements Outbox and Asker; what is sent before the network is open is dropped, as on a closed link."""
 
-    def __init__(self, genesis: StorageGenesis, own: MemberIndex) -> None:
-        self._own = own
-        self._keys = tuple(seat.network_key for seat in genesis.seats)
-        self._members = {seat.network_key: MemberIndex(index) for index, seat in enumerate(genesis.seats)}
+    def __init__(self, keys: Mapping[MemberIndex, PublicKey]) -> None:
+        """Reach the other members by their network keys; one's own seat and those not named here get nothing."""
+        self._keys = dict(keys)
+        self._members = {public_key: member for member, public_key in keys.items()}
         self._network: Network | None = None
 
     def attach(self, network: Network) -> None:
@@ -48,7 +46,7 @@ class MemberLinks:
 
     def send(self, member: MemberIndex, frame: bytes) -> None:
         """Queue a frame for one member; one's own seat is ignored."""
-        if self._network is not None and member != self._own:
+        if self._network is not None and member in self._keys:
             self._network.send(self._keys[member], frame)
 
     def broadcast(self, frame: bytes) -> None:
@@ -70,6 +68,8 @@ class MemberLinks:
         """Ask one member; raises PeerUnreachableError or RejectionError."""
         if self._network is None:
             raise PeerUnreachableError("the network is not open")
+        if member not in self._keys:
+            raise PeerUnreachableError(f"there is no link to seat {member}")
         return await self._network.request(self._keys[member], payload, deadline_s=deadline_s)
 
     async def request_all(self, questions: Sequence[tuple[MemberIndex, bytes]], deadline_s: float) -> list[Answer]:
@@ -89,7 +89,7 @@ class MemberLinks:
 
     def refuse(self, member: MemberIndex, error: RejectionError) -> None:
         """Count a lie and close the member's connection."""
-        if self._network is not None:
+        if self._network is not None and member in self._keys:
             self._network.refuse(self._keys[member], error)
 
 

@@ -50,6 +50,7 @@ from node.consensus_task import ConsensusParts, ConsensusTask
 from node.data_plane import DataPlane, open_shards
 from node.errors import ConfigurationError, DiskFullError, SnapshotReadyError
 from node.gateway_process import run_gateway_process
+from node.keys import take_next_keys
 from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
@@ -58,6 +59,7 @@ from node.ports import check_port_is_free
 from node.records_task import RecordsTask
 from node.rejoin import rejoin
 from node.remembered_checks import remembering
+from node.seating import ROLL_S, SEATS_CHECK_S, SeatsChangedError, is_reseated, seated_key, seating_of, turn_of
 from node.signer import Signer
 from node.snapshot_catch_up import SnapshotCatchUp
 from node.snapshot_server import SnapshotServer
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from consensus.signing import SignatureCheck
     from node.network.peers import NetworkSettings
     from node.node_chain import Appended
+    from node.seating import Seating
     from storage.stores.protocols import ShardStore
 
 LOGGER = logging.getLogger(__name__)
@@ -104,23 +107,24 @@ def run(home: Path) -> None:
     set_up_log(config.log_level, config.log_format)
     with locked_home(home):
         while (reason := run_once(config)) is not None:
-            if isinstance(reason, SnapshotReadyError):
+            if isinstance(reason, SnapshotReadyError | SeatsChangedError):
                 LOGGER.info("%s: starting again", reason)
+                config = load_config(home)
                 continue
             LOGGER.error("%s; this node stops until %d MiB are free", reason, RESUME_BYTES // 1024 // 1024)
             wait_for_space(home)
             LOGGER.info("there is space again: starting")
 
 
-def run_once(config: NodeConfig) -> StoreFullError | DiskFullError | SnapshotReadyError | None:
+def run_once(config: NodeConfig) -> StoreFullError | DiskFullError | SnapshotReadyError | SeatsChangedError | None:
     """Run until the node must begin anew, and return why; None when it was told to stop."""
     try:
         trio.run(run_node, config)
-    except (StoreFullError, DiskFullError, SnapshotReadyError) as error:
+    except (StoreFullError, DiskFullError, SnapshotReadyError, SeatsChangedError) as error:
         return error
     except BaseExceptionGroup as group:
         reason = first_expected(group)
-        if isinstance(reason, StoreFullError | DiskFullError | SnapshotReadyError):
+        if isinstance(reason, StoreFullError | DiskFullError | SnapshotReadyError | SeatsChangedError):
             return reason
         raise reason from group
     return None
@@ -186,7 +190,8 @@ class Node:
         self.mempool = Mempool()
         self.appended = trio.Event()
         check = remembering(check_signature)
-        self.links = MemberLinks(config.storage_genesis, config.seat)
+        self.seating = seating_of(config, stores.chain.context)
+        self.links = MemberLinks({member: seat.network_key for member, seat in self.seating.others.items()})
         self.snapshots = SnapshotTask(store=stores.chain, made=stores.made, history_heights=config.history_heights)
         self.chain = LedgerChain(
             store=stores.chain,
@@ -201,6 +206,7 @@ class Node:
         )
         self.data_plane = DataPlane(
             config=config,
+            seating=self.seating,
             chain=stores.chain,
             records=stores.records,
             shards=stores.shards,
@@ -223,8 +229,8 @@ class Node:
             consensus=self.consensus,
             asker=self.links,
             incoming=stores.incoming,
-            members=config.members,
-            interval=config.storage_genesis.parameters.snapshot_heights,
+            members=self.seating.members,
+            interval=self.seating.parameters.snapshot_heights,
         )
 
     def _consensus_parts(self, check: SignatureCheck) -> ConsensusParts:
@@ -255,7 +261,10 @@ class Node:
             server=self.server,
             on_link=self.consensus.wake,
         )
-        async with open_network(network_settings(self.config), handlers) as network, trio.open_nursery() as nursery:
+        async with (
+            open_network(network_settings(self.config, self.seating), handlers) as network,
+            trio.open_nursery() as nursery,
+        ):
             self.links.attach(network)
             nursery.start_soon(self.consensus.run)
             nursery.start_soon(self.data_plane.run)
@@ -267,12 +276,13 @@ class Node:
             nursery.start_soon(self.gossip_decisions)
             nursery.start_soon(self.rejoin_if_needed)
             nursery.start_soon(self.check_clock)
+            nursery.start_soon(self.follow_seats)
             nursery.start_soon(self.serve_api)
             nursery.start_soon(run_gateway_process, self.config.home, self.own_address)
             LOGGER.info(
                 "seat %d (%s) runs: libp2p %d, shards %d, API %s:%d",
                 self.config.seat,
-                self.config.own_seat.operator,
+                self.seating.operator,
                 self.config.libp2p_port,
                 self.config.shard_port,
                 self.config.api_host,
@@ -303,6 +313,20 @@ class Node:
             await rejoin(self.stores.signer, self.consensus, self.config.seat, self.links)
             self.consensus.wake()
 
+    async def follow_seats(self) -> None:
+        """End, to begin anew, when seats or parameters have changed; raises SeatsChangedError."""
+        known = self.stores.chain.context.membership
+        while not is_reseated(known, self.stores.chain.context.membership) or self.is_behind():
+            with trio.move_on_after(SEATS_CHECK_S):
+                await self.consensus.appended.wait()
+        await trio.sleep(turn_of(self.config.seat, self.stores.chain.context.membership) * ROLL_S)
+        raise SeatsChangedError("the chain has other seats or parameters")
+
+    def is_behind(self) -> bool:
+        """Say whether an honest member must be ahead of this node."""
+        ahead = self.consensus.peers.ahead_of(self.consensus.height, self.consensus.now())
+        return len(ahead) >= self.chain.rules.members.budget.weak_quorum
+
     async def check_clock(self) -> None:
         """Compare the clock with the other members'."""
         rules = self.chain.rules
@@ -325,6 +349,7 @@ class Node:
             signer=self.stores.signer,
             connected_seats=lambda: [int(member) for member in self.links.connected()],
             holder_bytes=self.data_plane.bytes_held,
+            operator=self.seating.operator,
         )
         application = HeightGate(
             build_application(parts), lambda: self.stores.chain.tip.height, lambda: self.consensus.appended
@@ -339,13 +364,15 @@ async def run_node(config: NodeConfig) -> None:
         tip = stores.chain.tip
         parameters = stores.chain.schedule.parameters_at(Height(tip.height + 1))
         check_clock_after(tip.time_ms, now_ms(), parameters.clock_drift_ms)
+        if take_next_keys(config.home, config.keys, seated_key(stores.chain.context.membership, config.seat)):
+            raise SeatsChangedError(f"the new keys of seat {config.seat} hold from now on")
         node = Node(config, stores)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop_on_signal, nursery.cancel_scope)
             nursery.start_soon(node.run)
 
 
-def network_settings(config: NodeConfig) -> NetworkSettings:
+def network_settings(config: NodeConfig, seating: Seating) -> NetworkSettings:
     """Return how the network room meets the other members."""
     from node.network.peers import NetworkSeed, NetworkSettings, PeerAddress  # noqa: PLC0415 (imports libp2p)
 
@@ -354,10 +381,8 @@ def network_settings(config: NodeConfig) -> NetworkSettings:
         listen_host=config.listen_host,
         listen_port=config.libp2p_port,
         peers=tuple(
-            PeerAddress(
-                network_key=config.storage_genesis.seats[peer.seat].network_key, host=peer.host, port=peer.libp2p_port
-            )
-            for peer in config.peers
+            PeerAddress(network_key=seat.network_key, host=seat.host, port=seat.libp2p_port)
+            for seat in seating.others.values()
         ),
     )
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from consensus.certificates import Bitmap
-from consensus.encoding import Record
+from consensus.encoding import Record, decode
 from consensus.identifiers import HASH, HEIGHT, MEMBERS_MAX, GenesisHash, Height, PublicKey
 from consensus.members import GENESIS, MemberSet, member_set
 from consensus.schedule import MemberSchedule
@@ -35,6 +35,8 @@ SCHEDULED_KEY: Final = MEMBERSHIP_PREFIX
 HISTORY_KEY: Final = b"mh"
 PAST_MAX: Final = 1_024
 """Changes of members that are remembered: decades of them, in at most 60 KB of state."""
+SEATS_BYTES_MAX: Final = 256 * 1024
+"""64 seats of at most 2 KiB each, twice over."""
 EFFECTIVE_HEIGHTS: Final = 2
 """From the block that decides a change to the first one of the new members (rule M1)."""
 
@@ -67,6 +69,12 @@ class HistoryState(Record, tag=22):
     """What changes of the members have replaced, newest first."""
 
     past: Annotated[tuple[PastOccupant, ...], Meta(max_length=PAST_MAX)]
+
+
+class SeatList(Record, tag=23):
+    """Every seat that ever was, by number: what a node tells a client or a newcomer of the state."""
+
+    seats: Annotated[tuple[SeatState, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +121,11 @@ def read_proposals(reader: StateReader) -> tuple[tuple[SeatIndex, ProposalState]
     """Return what members propose, by seat; those that have expired too."""
     found = ((SeatIndex(n), read_state(reader, proposal_key(SeatIndex(n)), ProposalState)) for n in range(MEMBERS_MAX))
     return tuple((number, proposal) for number, proposal in found if proposal is not None)
+
+
+def decode_seats(encoded: bytes) -> tuple[SeatState, ...]:
+    """Read a SeatList or raise RejectionError."""
+    return decode(encoded, SeatList, bytes_max=SEATS_BYTES_MAX).seats
 
 
 def concerns_seats(state_keys: Iterable[bytes]) -> bool:

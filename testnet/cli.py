@@ -29,6 +29,7 @@ GROUPS: Final = (
     "testnet.bench.commands",
     "testnet.simulation.command",
     "node.cli.node",
+    "node.cli.operator",
     "node.cli.gateway",
     "node.cli.objects",
     "node.cli.audit",

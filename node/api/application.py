@@ -65,6 +65,7 @@ from node.api.answers import (
 )
 from node.api.audits import audits_answer
 from node.api.bucket_views import BucketViews
+from node.api.changes import changes_answer, raw_seats
 from node.api.questions import (
     FIND_BYTES_MAX,
     HANDLE_BYTES,
@@ -125,6 +126,8 @@ class ApiParts:
     signer: Signer
     connected_seats: Callable[[], list[int]]
     holder_bytes: Callable[[], int]
+    operator: str
+    """Who sits here, as the state says."""
 
 
 def build_application(parts: ApiParts) -> Starlette:
@@ -135,10 +138,12 @@ def build_application(parts: ApiParts) -> Starlette:
     routes = (
         ("/v1/status", views.status),
         ("/v1/seats", views.seats),
+        ("/v1/seats/changes", views.seat_changes),
         ("/v1/evidence", views.evidence),
         ("/v1/audits", views.audits),
         ("/v1/blocks/{height}", views.block),
         ("/v1/raw/genesis", views.raw_genesis),
+        ("/v1/raw/seats", views.raw_seats),
         ("/v1/raw/blocks", views.raw_blocks),
         ("/v1/transactions/{transaction_id}", views.transaction),
         ("/v1/senders/{public_key}", views.sender),
@@ -185,7 +190,7 @@ class _Views:
         return json_answer(
             StatusAnswer(
                 seat=config.seat,
-                operator=config.own_seat.operator,
+                operator=parts.operator,
                 pid=os.getpid(),
                 chain_id=config.genesis.chain_id,
                 genesis_hash=config.genesis_hash.hex(),
@@ -263,6 +268,12 @@ class _Views:
                 [transaction_id(encoded).hex() for encoded in decided.block.transactions],
             )
         )
+
+    async def seat_changes(self, _request: Request) -> Response:
+        return json_answer(await trio.to_thread.run_sync(changes_answer, self._store))
+
+    async def raw_seats(self, _request: Request) -> Response:
+        return Response(raw_seats(self._store), media_type=OCTETS)
 
     async def raw_genesis(self, _request: Request) -> Response:
         return Response(encode(self._parts.config.genesis), media_type=OCTETS)

@@ -87,7 +87,7 @@ def run_maintenance(arguments: Namespace) -> int:
     config = load_config(arguments.home)
     begin_ms = time.time_ns() // 1_000_000 + int(begin_hours * HOUR_MS) + BEGIN_MARGIN_MS
     until_ms = begin_ms + int(hours * HOUR_MS)
-    outcome = _submit(config, AnnounceMaintenance(from_ms=Milliseconds(begin_ms), until_ms=Milliseconds(until_ms)))
+    outcome = submit_body(config, AnnounceMaintenance(from_ms=Milliseconds(begin_ms), until_ms=Milliseconds(until_ms)))
     if outcome.refusal is not None:
         print_error(f"refused: {outcome.refusal}; one follows another after six days at the earliest")
         return ExitCode.REFUSED
@@ -95,7 +95,7 @@ def run_maintenance(arguments: Namespace) -> int:
     return ExitCode.DONE
 
 
-def _submit(config: NodeConfig, body: Body) -> TransactionAnswer:
+def submit_body(config: NodeConfig, body: Body) -> TransactionAnswer:
     """Sign for the seat and have the node's chain carry it."""
     import httpx
     import msgspec

@@ -55,7 +55,7 @@ from storage.tags import BucketKeys, bucket_tag, name_tag
 from storage.transactions import DeleteEntries, EntryName
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from node.client.chain import Chain, Commit, EntryView, SegmentView
     from node.client.download import Sink
@@ -383,20 +383,31 @@ class Client:
 
 
 @asynccontextmanager
-async def client_over(home: ClientHome, chain: Chain, connect: Connect) -> AsyncGenerator[Client, None]:
-    """Run a client on a given chain and given links; open_client() gives it the real ones."""
+async def client_over(
+    home: ClientHome, chain: Chain, connect: Connect, seat_keys: Mapping[SeatIndex, PublicKey] | None = None
+) -> AsyncGenerator[Client, None]:
+    """Run a client on a given chain and given links; open_client() gives it the real ones.
+
+    Args:
+        home: Of the client.
+        chain: Asked for everything that is on chain.
+        connect: Opens links to holders.
+        seat_keys: Signing keys of the seats that exist; those of genesis when None.
+    """
+    keys = seat_keys or {SeatIndex(seat): PublicKey(public_key) for seat, public_key in enumerate(home.genesis.members)}
     async with open_plain_nursery() as nursery:
-        yield await _start(home, chain, connect, nursery)
+        yield await _start(home, chain, connect, keys, nursery)
         nursery.cancel_scope.cancel()
 
 
-async def _start(home: ClientHome, chain: Chain, connect: Connect, nursery: trio.Nursery) -> Client:
-    members = home.genesis.members
-    columns = min(len(members), COLUMNS_MAX)
+async def _start(
+    home: ClientHome, chain: Chain, connect: Connect, seat_keys: Mapping[SeatIndex, PublicKey], nursery: trio.Nursery
+) -> Client:
+    columns = min(len(seat_keys), COLUMNS_MAX)
     identity = WriterIdentity(
         tenant=home.tenant,
         genesis_hash=genesis_hash(home.genesis),
-        seat_keys={SeatIndex(seat): PublicKey(public_key) for seat, public_key in enumerate(members)},
+        seat_keys=seat_keys,
         budget=fault_budget(columns),
         columns=columns,
     )

@@ -14,7 +14,7 @@ from node.network.shard_channel import open_shard_client
 from node.network.shard_messages import LeafRange, StoreUnits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from consensus.identifiers import Height
     from consensus.signing import SigningKey
@@ -99,11 +99,11 @@ class ShardLink:
         await self._channel.aclose()
 
 
-def dialler(seats: Sequence[Seat], identity: SigningKey, nursery: trio.Nursery) -> Connect:
+def dialler(seats: Mapping[SeatIndex, Seat] | Sequence[Seat], identity: SigningKey, nursery: trio.Nursery) -> Connect:
     """Return what opens a link to a seat; the links' tasks run in the nursery.
 
     Args:
-        seats: From the genesis, in order.
+        seats: By number.
         identity: The key whose certificate the holders accept: a granted client's or a member's network key.
         nursery: Lives as long as the links.
     """

@@ -71,8 +71,14 @@ def handlers(member: OneMember, links: MemberLinks) -> ShellHandlers:
     )
 
 
+def links_of(genesis: StorageGenesis, own: MemberIndex) -> MemberLinks:
+    """Return the links of a seat to all others of a genesis."""
+    keys = {MemberIndex(number): seat.network_key for number, seat in enumerate(genesis.seats)}
+    return MemberLinks({member: network_key for member, network_key in keys.items() if member != own})
+
+
 async def test_before_the_network_is_open_everything_is_as_on_a_closed_link() -> None:
-    links = MemberLinks(genesis_of(town(2)), ZERO)
+    links = links_of(genesis_of(town(2)), ZERO)
     links.send(ONE, STATUS)
     links.broadcast(STATUS)
     links.publish_transactions(STATUS)
@@ -86,7 +92,7 @@ async def test_before_the_network_is_open_everything_is_as_on_a_closed_link() ->
 async def test_seats_reach_each_other_by_number(member: OneMember) -> None:
     place = town(2)
     genesis = genesis_of(place)
-    links, other = MemberLinks(genesis, ZERO), MemberLinks(genesis, ONE)
+    links, other = links_of(genesis, ZERO), links_of(genesis, ONE)
     seen = Recorder()
     async with (
         open_network(place.settings(0), handlers(member, links)) as network,
@@ -99,7 +105,7 @@ async def test_seats_reach_each_other_by_number(member: OneMember) -> None:
         links.send(ONE, STATUS)
         await eventually(lambda: (place.seeds[0].public_key(), STATUS) in seen.frames)
         assert b"to myself" not in [frame for _, frame in seen.frames]
-        assert links.member_of(seen.frames[0][0]) == ZERO
+        assert other.member_of(seen.frames[0][0]) == ZERO
         other.send(ZERO, STATUS)
         await eventually(lambda: member.consensus.peers.height_of(ONE) == 9)
         answer = decode_response(await other.request(ZERO, encode_request(HeightRequest(nonce=b"n" * 32)), 5.0))
@@ -110,7 +116,7 @@ async def test_seats_reach_each_other_by_number(member: OneMember) -> None:
 
 
 async def test_gossip_carries_transactions_and_nothing_else_under_their_name(member: OneMember) -> None:
-    links = MemberLinks(genesis_of(town(2)), ZERO)
+    links = links_of(genesis_of(town(2)), ZERO)
     shell = handlers(member, links)
     peer = genesis_of(town(2)).seats[1].network_key
     item = TransactionItem(transaction=grant(GENESIS, 77), records=())
@@ -125,7 +131,7 @@ async def test_gossip_carries_transactions_and_nothing_else_under_their_name(mem
 
 
 async def test_a_new_link_hears_where_this_member_stands(member: OneMember) -> None:
-    links = MemberLinks(genesis_of(town(2)), ZERO)
+    links = links_of(genesis_of(town(2)), ZERO)
     shell = handlers(member, links)
     peer = genesis_of(town(2)).seats[1].network_key
     async with trio.open_nursery() as nursery:

@@ -58,6 +58,7 @@ def config_of(world: World, home: Path) -> NodeConfig:
         log_level=LogLevel.INFO,
         log_format=LogFormat.TEXT,
         peers=(),
+        overrides={},
     )
 
 
@@ -145,6 +146,7 @@ async def open_site(folder: Path) -> AsyncGenerator[Site, None]:
                 mempool=mempool,
                 signer=signer,
                 connected_seats=lambda: [0, 3],
+                operator="operator 2",
                 holder_bytes=lambda: 12_345,
             )
         )
