@@ -32,6 +32,7 @@ GROUPS: Final = (
     "node.cli.operator",
     "node.cli.gateway",
     "node.cli.objects",
+    "node.cli.tenants",
     "node.cli.audit",
     "node.cli.durability",
 )
