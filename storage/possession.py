@@ -15,7 +15,7 @@ Rules
 - S64 Score. Of 1,000: an epoch proved takes back a 64th of what is missing, one failed a fourth of what is there.
 
 Limits: it proves that the bytes can be had in time, not where they lie. A seat that fetches leaves from others' columns
-when asked passes, at the price of k leaves of traffic for each, which the others see.
+when asked passes, at the price of k leaves of traffic for each, which the others serve.
 """
 
 from __future__ import annotations

@@ -203,22 +203,28 @@ def traces(site: Site, everywhere: Sequence[bytes], leaves: dict[SeatIndex, list
 async def test_an_erased_object_is_in_no_byte_of_nine_disks_a_minute_later(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = "erased-" + "f3a9c1d7" * 4
+    """Nor is a small one's record, whose bytes lie in a segment that another object keeps alive."""
+    name, packed = "erased-" + "f3a9c1d7" * 4, "packed-" + "5be20c94" * 4
     async with client_of(site.cluster) as client, trio.open_nursery() as nursery:
         assert await put(client, name, ERASED_BYTES) >= 8
+        async with trio.open_nursery() as together:
+            for small in (packed, "stays-in-the-pack"):
+                together.start_soon(put, client, small, 5_000)
         leaves = await leaves_of(site, client, name)
         assert sum(map(len, leaves.values())) >= 7 * (ERASED_BYTES // 6 // LEAF_BYTES)
-        opened = await client.open(BUCKET, name)
+        opened, small_one = await client.open(BUCKET, name), await client.open(BUCKET, packed)
         own = load_keys(site.cluster.seat_home(SeatIndex(0)) / "keys").network
         link = await dialler(site.cluster.seats, own, nursery)(SeatIndex(0))
-        (record,) = await link.read_records((opened.entry.record_address,))
-        assert record is not None
-        everywhere = (record[:WINDOW_BYTES], record[-WINDOW_BYTES:], record[80 : 80 + WINDOW_BYTES], name.encode())
+        records = await link.read_records((opened.entry.record_address, small_one.entry.record_address))
+        everywhere = [name.encode(), packed.encode()]
+        for record in records:
+            assert record is not None
+            everywhere += [record[:WINDOW_BYTES], record[-WINDOW_BYTES:], record[80 : 80 + WINDOW_BYTES]]
         await trio.to_thread.run_sync(os.sync)
         there = await trio.to_thread.run_sync(traces, site, everywhere, leaves)
         assert len([trace for trace in there if "leaf" in trace]) > 100, "the search finds what is there"
         assert len([trace for trace in there if "leaf" not in trace]) >= 9, "the record on every seat"
-        await client.delete(BUCKET, [name])
+        await client.delete(BUCKET, [name, packed])
         began = time.monotonic()
         nursery.start_soon(make_blocks, client)
         while there := await trio.to_thread.run_sync(traces, site, everywhere, leaves):
