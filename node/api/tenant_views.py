@@ -129,8 +129,8 @@ class TenantViews:
             segment_count=state.segment_count,
             segment_bytes=state.segment_bytes,
             grants=[
-                GrantAnswer(public_key=key.hex(), certificate=grant.certificate.hex(), keys=_record(grant.keys))
-                for key, grant in self._store.grants(tenant)
+                GrantAnswer(public_key=public_key.hex(), certificate=grant.certificate.hex(), keys=_record(grant.keys))
+                for public_key, grant in self._store.grants(tenant)
             ],
             access=self._access(tenant),
             escrow=_escrow(read_state(self._store, escrow_key(tenant), EscrowState)),

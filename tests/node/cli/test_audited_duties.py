@@ -14,7 +14,7 @@ from consensus.encoding import encode
 from consensus.errors import RejectionError
 from consensus.identifiers import Height
 from node.api.audits import AuditsAnswer, audits_answer
-from node.cli import ExitCode, audited_duties, durability
+from node.cli import ExitCode, asked_node, audited_duties, durability
 from node.client.home import read_client_home, write_client_home
 from storage.audits import AskedLeaf, Failed, FailureKind, Finding, Passed, ReportFindings, ReportPurge
 from storage.genesis import storage_genesis
@@ -106,7 +106,7 @@ async def test_a_false_report_is_refused(site: Site, keys: Path, monkeypatch: py
     site.append(site.world.transaction(deletion(keys, "photos", "a")))
     site.append(*(site.world.transaction(ReportPurge(height=Height(1)), sender=f"seat {s}") for s in range(4)))
     site.append()
-    honest = audited_duties.fetch
+    honest = asked_node.fetch
     report = audited_duties._proven_report(None, read_client_home(keys), SeatIndex(0))  # type: ignore[arg-type]  # a double
     assert report is not None
     assert report.height == 1
