@@ -27,10 +27,12 @@ from node.network.certificates import key_of_certificate
 from node.network.shard_channel import ShardServer
 from node.own_shards import OwnColumns
 from node.purge_task import PurgeTask
+from node.recode_task import RecodeParts, RecodeTask
 from node.repair_task import RepairTask
 from node.scrub_task import ScrubParts, ScrubTask
 from node.seat_sender import SeatSender
 from node.submission import Submission
+from node.vouching import Vouching
 from storage.identifiers import COLUMNS_MAX, SeatIndex
 from storage.state import freed_key
 from storage.stores.leveldb import LevelOptions
@@ -260,6 +262,9 @@ class DataPlane:
                     purged_height=lambda: self._compaction.purged_height,
                 )
             )
+            recode = self._recoding(pool, sender)
+            self.holder.vouch = recode.vouch
+            nursery.start_soon(recode.run)
             nursery.start_soon(self.server.serve)
             nursery.start_soon(self._follow_grants)
             nursery.start_soon(pool.run)
@@ -270,6 +275,31 @@ class DataPlane:
             nursery.start_soon(self._compaction.run)
             nursery.start_soon(self.challenge.run)
             nursery.start_soon(codes.run)
+
+    def _recoding(self, pool: HolderPool, sender: SeatSender) -> RecodeTask:
+        """Return what moves bytes to new segments."""
+        vouching = Vouching(
+            seat=SeatIndex(self._config.seat),
+            signing_key=self._config.keys.signing,
+            genesis_hash=self._config.genesis_hash,
+            ledger=self._chain,
+            reader=SegmentReader(pool, self._seats, self._columns),
+            coding=lambda: self._chain.context.coding,
+        )
+        return RecodeTask(
+            RecodeParts(
+                seat=SeatIndex(self._config.seat),
+                ledger=self._chain,
+                segments=self._chain,
+                pool=pool,
+                vouching=vouching,
+                context=lambda: self._chain.context,
+                height=lambda: self._chain.tip.height,
+                own_column=self.holder.keep_own,
+                sender=sender,
+                now_ms=now_ms,
+            )
+        )
 
     def _deleted_height(self) -> Height | None:
         """Return up to which block the rows of all that it erased or freed are deleted."""

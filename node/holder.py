@@ -2,8 +2,9 @@
 
 Rules:
 
-1. Only who writes for a tenant (its own key's grants) stores for it, and only columns that placement gives this seat;
-   under an id that the chain knows, only what it has committed. A member or such a client reads. A granted client reads
+1. Only who writes for a tenant (its own key's grants), and a member that moves its bytes, within bounds (moved_in.py),
+   stores for it, and only columns that placement gives this seat; under an id that the chain knows, only what it has
+   committed. A member or such a client reads. A granted client reads
    its own tenant's segments and records only, and is told of no others.
 2. A receipt is signed after the shards, the index and the expiry height are durable, and only for shards whose root,
    computed from the units as they arrived, is the root asked for.
@@ -17,7 +18,7 @@ All disk work happens in worker threads, THREADS_MAX at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, assert_never
 
@@ -25,11 +26,13 @@ import trio
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height
+from node.moved_in import MovedIn
 from node.network.shard_messages import (
     LEAVES_PER_READ_MAX,
     AskHeight,
     AskHeld,
     AskReceipt,
+    AskVoucher,
     FoundRange,
     HeightAnswer,
     HeldAnswer,
@@ -45,6 +48,7 @@ from node.network.shard_messages import (
     RecordsAnswer,
     Stored,
     StoreUnits,
+    VoucherAnswer,
 )
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.merkle import prove
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
     from consensus.signing import SigningKey
     from node.network.shard_messages import RequestFrame
     from storage.identifiers import RecordAddress, SeatIndex, SegmentId, TenantId
+    from storage.moves import Move, Voucher
+    from storage.receipts import ReceiptItem
     from storage.state import SegmentState
     from storage.stores.protocols import Buffer, ShardStore, StoredShard
 
@@ -68,6 +74,7 @@ THREADS_MAX: Final = 8
 RECEIPT_HEIGHTS_DEFAULT: Final = Height(1_000)
 
 CorruptCallback: TypeAlias = Callable[[ShardName], None]
+VouchCallback: TypeAlias = "Callable[[Move], Awaitable[Voucher]]"
 
 
 class HolderChain(Protocol):
@@ -128,9 +135,16 @@ class Holder:
     chain: HolderChain
     on_corrupt: CorruptCallback
     """Called in the trio thread with a shard whose bytes are damaged; must not block."""
+    vouch: VouchCallback | None = None
+    """Recomputes a move and signs for it (vouching.py); None refuses."""
+    _moved: MovedIn = field(init=False)
     precommitted: Callable[[], Height] | None = None
     """Up to which height this seat has signed precommits; must not block. None: the ledger's height."""
     _threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_MAX))
+
+    def __post_init__(self) -> None:
+        """Bound what members bring by what becomes of it."""
+        self._moved = MovedIn(self)
 
     async def answer(self, peer: PublicKey, request: RequestFrame) -> Message:
         """Return the answer to a request of the shard channel.
@@ -139,6 +153,8 @@ class Holder:
             RejectionError: NOT_GRANTED, QUEUE_FULL, TOO_LATE, MALFORMED.
             StorageError: Missing, corrupt, full or unavailable.
         """
+        if isinstance(request.body, AskVoucher):
+            return Message(VoucherAnswer(voucher=await self._vouch(peer, request.body.move)))
         if isinstance(request.body, AskHeight):
             # No thread: it waits for no disk, and reads of gateways wait for it.
             precommitted = Height(0) if self.precommitted is None else self.precommitted()
@@ -149,13 +165,19 @@ class Holder:
             self.on_corrupt(error.name)
             raise ShardCorruptError(str(error)) from error
 
+    async def _vouch(self, peer: PublicKey, move: Move) -> Voucher:
+        if self.vouch is None or not self.chain.is_member(peer):
+            raise RejectionError(RejectionReason.NOT_GRANTED, "members vouch for members alone")
+        return await self.vouch(move)
+
     def _answer(self, peer: PublicKey, request: RequestFrame) -> Message:
         body = request.body
+        assert not isinstance(body, AskVoucher), "answered without a thread"
         match body:
             case StoreUnits():
                 return self._store(peer, body, request.bulk)
             case AskReceipt():
-                self._require_granted(peer, body.tenant)
+                self._require_writer(peer, body.tenant)
                 return Message(ReceiptAnswer(receipt=self._sign(body)))
             case ReadLeaves():
                 return self._read_leaves(peer, body)
@@ -175,11 +197,19 @@ class Holder:
                 assert_never(body)
 
     def _store(self, peer: PublicKey, body: StoreUnits, units: memoryview) -> Message:
-        self._require_granted(peer, body.tenant)
+        self._require_writer(peer, body.tenant)
         self._require_wanted(body)
+        if self.chain.is_member(peer):
+            self._moved.admit(peer, body.segment_id)
         name = ShardName(body.segment_id, body.column)
         self.shards.put_units(name, body.tenant, SegmentShape(body.segment_bytes, body.k), body.offset, units)
         return Message(Stored())
+
+    def keep_own(self, move: Move, item: ReceiptItem, shard: Buffer, expiry_height: Height) -> Receipt | None:
+        """Store the column that this node itself has coded for a move, and sign for it; blocks."""
+        shape = SegmentShape(move.segment_bytes, move.k, len(move.roots))
+        self.shards.put_units(ShardName(move.segment_id, item.column), move.tenant, shape, 0, shard)
+        return self._sign(AskReceipt(tenant=move.tenant, items=(item,), expiry_height=expiry_height))
 
     def _sign(self, body: AskReceipt) -> Receipt | None:
         """Return the receipt for those of the items that are here with the root asked; None when none is."""
@@ -298,6 +328,19 @@ class Holder:
         if (state.k, state.segment_bytes) != (body.k, body.segment_bytes):
             detail = f"committed with k {state.k} and {state.segment_bytes} bytes"
             raise RejectionError(RejectionReason.MALFORMED, detail)
+
+    def _require_writer(self, peer: PublicKey, tenant: TenantId) -> None:
+        """Admit who acts for the tenant, and members: they move its bytes to new segments (rule T70)."""
+        if not self.chain.is_member(peer):
+            self._require_granted(peer, tenant)
+
+    def is_decided(self, segment_id: SegmentId) -> bool:
+        """Say whether the chain knows a segment; for what members bring."""
+        return self.chain.segment(segment_id) is not None or self.chain.is_freed(segment_id)
+
+    def is_kept(self, segment_id: SegmentId) -> bool:
+        """Say whether a finished column of a segment waits here for the chain."""
+        return any(shard.name.segment_id == segment_id for shard in self.shards.uncommitted())
 
     def _require_granted(self, peer: PublicKey, tenant: TenantId) -> None:
         if not self.chain.is_granted(peer, tenant):

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 RANGES_MAX: Final = 2_048
 """Of one move, about 45 bytes each: live bytes of packs lie in few stretches, at worst one an object of 8 KB."""
-MOVED_ENTRIES_MAX: Final = 4_096
-"""About 90 bytes each; with the ranges well under the 1 MiB of a transaction."""
+MOVED_ENTRIES_MAX: Final = 8_192
+"""About 90 bytes each; with the ranges under the 1 MiB of a transaction."""
 
 
 class MovedRange(Record):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from consensus.genesis import genesis_hash, genesis_members
 from consensus.identifiers import PublicKey
 from consensus.quorum import fault_budget
 from node.client.buckets import Buckets
-from node.client.chain import FOUND_MAX, ListingPlace
+from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
 from node.client.commits import Committer, Expiry, TransactionSigner, submit_and_wait
 from node.client.completion import Completer
 from node.client.download import ObjectReader, OpenObject
@@ -48,7 +48,7 @@ from node.client.upload import Uploader
 from node.client.versions import Versions, VersionsParts
 from node.nurseries import open_plain_nursery
 from storage.buckets import EntryKind, Versioning
-from storage.errors import ShardMissingError
+from storage.errors import NotEnoughShardsError, ShardMissingError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
 from storage.segments import SegmentShape
 from storage.tags import BucketKeys, bucket_tag, name_tag
@@ -213,8 +213,34 @@ class Client:
         return await self._objects.with_part_list(opened)
 
     async def read(self, opened: OpenObject, sink: Sink, first: int = 0, byte_count: int | None = None) -> None:
-        """Give a range of an object to the sink, in order; memory stays flat."""
-        await self._objects.stream(opened, sink, first, byte_count)
+        """Give a range of an object to the sink, in order; memory stays flat.
+
+        Segments that were replaced meanwhile are looked up again, and the read goes on where it was.
+        """
+        given = 0
+
+        async def give(piece: memoryview) -> None:
+            nonlocal given
+            await sink(piece)
+            given += len(piece)
+
+        while True:
+            left = None if byte_count is None else byte_count - given
+            try:
+                return await self._objects.stream(opened, give, first + given, left)
+            except (NotEnoughShardsError, ShardMissingError):
+                moved = await self._looked_up_again(opened)
+                if moved.entry.references == opened.entry.references:
+                    raise
+                opened = moved
+
+    async def _looked_up_again(self, opened: OpenObject) -> OpenObject:
+        """Return an object with its references of now: members may have moved its bytes (rule T72)."""
+        entry = opened.entry
+        place = VersionPlace(entry.bucket_tag, entry.name_tag, entry.version_name)
+        (found,) = await self.chain.find_versions((place,))
+        is_same = found is not None and found.record_address == entry.record_address
+        return replace(opened, entry=found) if found is not None and is_same else opened
 
     async def get(self, bucket: str, name: str, first: int = 0, byte_count: int | None = None) -> bytes:
         """Return an object's bytes, or a range of them; for large ones open() and read()."""

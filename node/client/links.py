@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from consensus.identifiers import Height
     from storage.identifiers import RecordAddress, SeatIndex
+    from storage.moves import Move, Voucher
     from storage.receipts import Receipt, ReceiptItem
 
     Connect = Callable[[SeatIndex], Awaitable["HolderLink"]]
@@ -100,6 +101,10 @@ class HolderLink(Protocol):
 
     async def ask_height(self) -> Height:
         """Ask up to which height the seat has precommitted. Unchecked."""
+        ...
+
+    async def ask_voucher(self, move: Move) -> Voucher:
+        """Ask a member to recompute a move and sign for it; only members are answered. Unchecked."""
         ...
 
     async def wait_gone(self) -> None:

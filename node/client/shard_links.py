@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from node.network.shard_channel import ShardClient
     from storage.genesis import Seat
     from storage.identifiers import ColumnIndex, RecordAddress, SeatIndex, SegmentId, TenantId
+    from storage.moves import Move, Voucher
     from storage.receipts import Receipt, ReceiptItem
 
 
@@ -89,6 +90,10 @@ class ShardLink:
     async def ask_height(self) -> Height:
         """Ask up to which height the seat has precommitted."""
         return await self._channel.ask_height()
+
+    async def ask_voucher(self, move: Move) -> Voucher:
+        """Ask a member for its word for a move."""
+        return await self._channel.ask_voucher(move)
 
     async def wait_gone(self) -> None:
         """Wait until the connection has ended."""

@@ -22,6 +22,7 @@ from node.network.shard_messages import (
     AskHeight,
     AskHeld,
     AskReceipt,
+    AskVoucher,
     HeightAnswer,
     HeldAnswer,
     LeafRange,
@@ -37,6 +38,7 @@ from node.network.shard_messages import (
     RecordsAnswer,
     Stored,
     StoreUnits,
+    VoucherAnswer,
     decode_answer_header,
     decode_prefix,
     encode_frame,
@@ -52,12 +54,15 @@ if TYPE_CHECKING:
     from consensus.signing import SigningKey
     from node.network.shard_messages import Buffer
     from storage.identifiers import ColumnIndex, RecordAddress, SegmentId, TenantId
+    from storage.moves import Move, Voucher
     from storage.receipts import Receipt, ReceiptItem
 
 UNANSWERED_MAX: Final = 4 * WINDOW
 """Requests given up by their callers and never answered, before the connection is given up too."""
 ANSWER_S: Final = 30.0
 """The usual wait for an answer; callers who know better say so."""
+VOUCHER_S: Final = 120.0
+"""A member reads and codes 16 MiB first, behind others who asked before."""
 _UNWANTED: Final = memoryview(bytearray(BULK_BYTES_MAX))
 """Where bytes go that nobody waits for any more; never read."""
 
@@ -214,6 +219,11 @@ class ShardClient:
         """Return up to which height the seat says it has precommitted; it may lie."""
         answer = await self.request(Message(AskHeight()), deadline_s=deadline_s)
         return expect_answer(answer.body, HeightAnswer).height
+
+    async def ask_voucher(self, move: Move, *, deadline_s: float = VOUCHER_S) -> Voucher:
+        """Return the member's word for a move; the caller checks its signature."""
+        answer = await self.request(Message(AskVoucher(move=move)), deadline_s=deadline_s)
+        return expect_answer(answer.body, VoucherAnswer).voucher
 
     async def aclose(self) -> None:
         """Close at once; what is open fails."""

@@ -18,6 +18,7 @@ bulk. Every answer is the request's own, or Refused.
 | AskHeld (5) | | HeldAnswer (5) | |
 | ReadRecords (6) | | RecordsAnswer (6) | records, joined |
 | ReadRanges (7) | | RangesAnswer (8) | leaves of those that are here, joined |
+| AskVoucher (8) | | VoucherAnswer (9) | |
 | AskHeight (50) | | HeightAnswer (50) | |
 | any | | Refused (7) | |
 """
@@ -54,6 +55,7 @@ from storage.identifiers import (
     SegmentId,
     TenantId,
 )
+from storage.moves import Move, Voucher
 from storage.receipts import RECEIPT_SEGMENTS_MAX, Receipt, ReceiptItem
 from storage.records import RECORD_BYTES_MAX
 
@@ -152,7 +154,13 @@ class AskHeight(Record, tag=50):
     """Say up to which height this seat has precommitted: whatever was acknowledged is at or below what q seats say."""
 
 
-Request = StoreUnits | AskReceipt | ReadLeaves | ReadPiece | AskHeld | ReadRecords | ReadRanges | AskHeight
+class AskVoucher(Record, tag=8):
+    """Recompute a move's roots from the bytes that it names, and sign for them; members ask members."""
+
+    move: Move
+
+
+Request = StoreUnits | AskReceipt | ReadLeaves | ReadPiece | AskHeld | ReadRecords | ReadRanges | AskHeight | AskVoucher
 
 
 class Stored(Record, tag=1):
@@ -210,6 +218,12 @@ class HeightAnswer(Record, tag=50):
     height: Annotated[Height, HEIGHT]
 
 
+class VoucherAnswer(Record, tag=9):
+    """The member's word."""
+
+    voucher: Voucher
+
+
 class Refusal(StrEnum):
     """What kind of refusal; each is raised at the asking side as the error it was."""
 
@@ -238,6 +252,7 @@ Answer = (
     | Refused
     | RangesAnswer
     | HeightAnswer
+    | VoucherAnswer
 )
 
 
@@ -374,6 +389,7 @@ AnswerT = TypeVar(
     RecordsAnswer,
     RangesAnswer,
     HeightAnswer,
+    VoucherAnswer,
 )
 
 

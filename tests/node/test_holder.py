@@ -13,11 +13,13 @@ from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import GenesisHash, Height, PublicKey
 from consensus.signing import SigningKey
 from node.holder import Holder, HolderIdentity
+from node.moved_in import MOVES_WAITING_MAX
 from node.network.certificates import make_certificate
 from node.network.shard_channel import ShardServer, open_shard_client
 from node.network.shard_messages import (
     AskHeld,
     AskReceipt,
+    AskVoucher,
     HeldAnswer,
     LeafRange,
     LeavesAnswer,
@@ -34,10 +36,12 @@ from node.network.shard_messages import (
     RequestFrame,
     Stored,
     StoreUnits,
+    VoucherAnswer,
 )
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.identifiers import UNIT_BYTES, ColumnIndex, RecordAddress, SeatIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import check_range, check_shard, leaf_hashes, root_of
+from storage.moves import Move, MovedRange, Voucher, sign_move
 from storage.receipts import ReceiptItem, check_receipt, held_positions
 from storage.segments import SegmentShape, code_segment
 from storage.state import SegmentState
@@ -196,16 +200,50 @@ async def test_a_segment_asked_for_twice_is_refused() -> None:
         await place.receipt(_item(1), _item(1))
 
 
-@pytest.mark.parametrize("peer", [MEMBER, RIVAL])
-async def test_only_who_acts_for_a_tenant_stores_and_asks_receipts(peer: PublicKey) -> None:
+async def test_only_who_acts_for_a_tenant_stores_and_asks_receipts() -> None:
     place = Place()
     with pytest.raises(RejectionError) as refused:
-        await place.store(_segment(1), peer)
+        await place.store(_segment(1), RIVAL)
     assert refused.value.reason is RejectionReason.NOT_GRANTED
     await place.store(_segment(1))
     with pytest.raises(RejectionError) as refused:
-        await place.receipt(_item(1), peer=peer)
+        await place.receipt(_item(1), peer=RIVAL)
     assert refused.value.reason is RejectionReason.NOT_GRANTED
+
+
+async def test_a_member_brings_moved_segments_for_any_tenant_but_few_before_the_chain_has_them() -> None:
+    place = Place()
+    for number in range(1, MOVES_WAITING_MAX + 1):
+        await place.store(_segment(number), MEMBER)
+    assert (await place.receipt(_item(1), peer=MEMBER)).receipt is not None
+    with pytest.raises(RejectionError) as refused:
+        await place.store(_segment(9), MEMBER)
+    assert refused.value.reason is RejectionReason.QUEUE_FULL
+    place.chain.live[_segment(2)] = _committed()
+    await place.store(_segment(9), MEMBER)
+
+
+async def test_members_vouch_for_members_alone() -> None:
+    place = Place()
+    move = Move(
+        tenant=TENANT,
+        segment_id=_segment(2),
+        k=6,
+        segment_bytes=5,
+        roots=(ROOT,) * 9,
+        ranges=(MovedRange(segment_id=_segment(1), offset=0, range_bytes=5),),
+    )
+    voucher = sign_move(SIGNING_KEY, GENESIS, SEAT, move)
+
+    async def vouch(asked: Move) -> Voucher:
+        assert asked == move
+        return voucher
+
+    for peer in (MEMBER, CLIENT):
+        with pytest.raises(RejectionError, match="members vouch for members alone"):
+            await place.ask(peer, AskVoucher(move=move))
+        place.holder.vouch = vouch
+    assert (await place.ask(MEMBER, AskVoucher(move=move))).body == VoucherAnswer(voucher=voucher)
 
 
 @pytest.mark.parametrize("peer", [MEMBER, CLIENT])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,7 @@ from storage.ledger import apply_transactions, check_transactions, genesis_state
 from storage.ledger_versions import find_version
 from storage.merkle import leaf_hashes, prove, root_of
 from storage.moments import Moment
+from storage.moves import Move, Voucher
 from storage.proofs import CertifiedHeader, StateProof
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
 from storage.state import (
@@ -101,6 +102,8 @@ class MemoryHolder:
     dies_after_pieces: int | None = None
     dies_when_asked: bool = False
     """For a receipt."""
+    vouch: Callable[[Move], Awaitable[Voucher]] | None = None
+    """Gives its word for moves."""
     places_asked: list[int] = field(default_factory=list[int])
     """How many places each request for small reads named."""
 
@@ -195,6 +198,12 @@ class MemoryLink:
             except ShardMissingError:
                 found.append(None)
         return tuple(found)
+
+    async def ask_voucher(self, move: Move) -> Voucher:
+        await self._arrive()
+        if self.holder.vouch is None:
+            raise RejectionError(RejectionReason.NOT_GRANTED, "vouches for nobody")
+        return await self.holder.vouch(move)
 
     async def read_piece_into(
         self, segment_id: SegmentId, column: ColumnIndex, first_leaf: int, into: Sequence[memoryview]
