@@ -23,7 +23,7 @@ GOSSIP_S: Final = 0.1
 """Twice the usual gossip delay of a regional network (50 ms)."""
 CERTIFY_S: Final = 0.1
 """How long an empty block waits for the transaction that spares it: whoever writes one object after the other answers
-within this time, and its next block certifies the root of the last (docs/decisions/0010)."""
+within this time, and its next block certifies the root of the last (docs/decisions/0011)."""
 
 
 class StartFacts(Struct, frozen=True, kw_only=True):
