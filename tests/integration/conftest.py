@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from storage.genesis import StorageParameters
 from testnet.cluster import Cluster, open_cluster, start_all, stop_all
 from testnet.genesis import USUAL_PARAMETERS, Gateways, make_testnet
+from tests.integration.s3_endpoints import Endpoint, S3Client, gateway_by_tls, gateways_by_http
 
 
 @contextmanager
@@ -52,3 +54,40 @@ def healthy_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
     home = tmp_path_factory.mktemp("healthy") / "testnet"
     with running_testnet(home, gateways=Gateways.BESIDE_NODES) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def endpoints(healthy_nodes: Cluster) -> tuple[Endpoint, ...]:
+    """The gateways of the nine operators for one tenant, by HTTP."""
+    return gateways_by_http(healthy_nodes)
+
+
+@pytest.fixture(scope="session")
+def secure_endpoint(healthy_nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """A gateway of the tenant's own, by TLS."""
+    with gateway_by_tls(healthy_nodes, tmp_path_factory.mktemp("gateway")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["http", "https"])
+def endpoint(request: pytest.FixtureRequest) -> Endpoint:
+    """One gateway by each scheme in turn."""
+    if request.param == "https":
+        secure: Endpoint = request.getfixturevalue("secure_endpoint")
+        return secure
+    every: tuple[Endpoint, ...] = request.getfixturevalue("endpoints")
+    return every[1]
+
+
+@pytest.fixture
+def s3(endpoints: tuple[Endpoint, ...]) -> S3Client:
+    """boto3 with its default settings, at some gateway."""
+    return secrets.choice(endpoints).client()
+
+
+@pytest.fixture
+def bucket(endpoints: tuple[Endpoint, ...]) -> str:
+    """A bucket of this test alone."""
+    name = f"bucket-{secrets.token_hex(6)}"
+    endpoints[0].client().create_bucket(Bucket=name)
+    return name

@@ -20,3 +20,13 @@ def client(
     config: Config | None = None,
     verify: str | bool | None = None,
 ) -> Client: ...
+
+def resource(
+    service_name: str,
+    *,
+    endpoint_url: str,
+    aws_access_key_id: str,
+    aws_secret_access_key: str,
+    region_name: str,
+    verify: str | bool | None = None,
+) -> Any: ...

@@ -1,0 +1,6 @@
+"""What the tests use of boto3's transfer manager."""
+
+class TransferConfig:
+    def __init__(
+        self, *, multipart_threshold: int = ..., multipart_chunksize: int = ..., max_concurrency: int = ...
+    ) -> None: ...
