@@ -40,6 +40,10 @@ spec: .venv/.ready .build/spec/.ready
 .build/spec/.ready: $(SPEC_SOURCES)
 	@./.ci/spec-tools
 
+# The S3 clients that tests and examples run; the suite makes them by itself.
+.build/s3-clients/.ready: requirements-clients.txt .ci/s3-clients .venv/.ready
+	@./.ci/s3-clients
+
 # Everything that guards agreement, for long, one part at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
 campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done mutants .campaign/twins.done .campaign/worlds.done
@@ -80,7 +84,7 @@ mutants: .venv/.ready
 
 # The locks, from requirements*.in: for every supported Python and platform, with hashes, naming no index.
 lock: .venv/.ready
-	@for name in requirements requirements-dev; do \
+	@for name in requirements requirements-dev requirements-clients; do \
 		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			--no-emit-index-url --no-annotate $$name.in --output-file $$name.txt || exit 1; \
 	done

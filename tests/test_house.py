@@ -135,7 +135,7 @@ def test_what_is_cited_stands_in_the_house() -> None:
 
 
 def test_locks_name_no_index_and_hash_every_file() -> None:
-    for lock in ("requirements.txt", "requirements-dev.txt"):
+    for lock in ("requirements.txt", "requirements-dev.txt", "requirements-clients.txt"):
         text = (HOUSE / lock).read_text()
         assert "://" not in text, f"{lock} names an index or a link"
         assert not re.search(r"^-", text, re.MULTILINE), f"{lock} carries an option"

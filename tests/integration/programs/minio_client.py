@@ -1,0 +1,58 @@
+"""minio-py: objects in one piece and in parts, listed, copied, tagged, presigned, removed; the bucket is argument one."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import sys
+
+import urllib3
+from minio import Minio
+from minio.commonconfig import CopySource, Tags
+from minio.deleteobjects import DeleteObject
+
+bucket = sys.argv[1]
+scheme, _, host = os.environ["AWS_ENDPOINT_URL"].partition("://")
+http = urllib3.PoolManager(ca_certs=os.environ["AWS_CA_BUNDLE"])
+client = Minio(
+    host,
+    access_key=os.environ["AWS_ACCESS_KEY_ID"],
+    secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+    region=os.environ["AWS_REGION"],
+    secure=scheme == "https",
+    http_client=http,
+)
+
+
+def got(name: str) -> bytes:
+    """Return an object's bytes."""
+    answer = client.get_object(bucket, name)
+    try:
+        return answer.read()
+    finally:
+        answer.close()
+        answer.release_conn()
+
+
+assert client.bucket_exists(bucket)
+assert not client.bucket_exists(f"{bucket}-never")
+for name, size in (("small", 10_000), ("large é", 11 * 1024 * 1024)):
+    contents = random.Random(size).randbytes(size)
+    client.put_object(bucket, name, io.BytesIO(contents), size, part_size=5 * 1024 * 1024, metadata={"colour": "bleu"})
+    assert got(name) == contents
+    assert client.stat_object(bucket, name).size == size
+    address = client.presigned_get_object(bucket, name)
+    assert http.request("GET", address).data == contents
+small = got("small")
+client.copy_object(bucket, "copy", CopySource(bucket, "small"))
+assert got("copy") == small
+tags = Tags(for_object=True)
+tags["a"] = "b"
+client.set_object_tags(bucket, "copy", tags)
+assert client.get_object_tags(bucket, "copy") == {"a": "b"}
+names = [found.object_name for found in client.list_objects(bucket, recursive=True)]
+assert names == ["copy", "large é", "small"], names
+assert list(client.remove_objects(bucket, [DeleteObject(name) for name in names])) == []
+assert list(client.list_objects(bucket)) == []
+print("same")
