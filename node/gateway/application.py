@@ -32,7 +32,6 @@ from node.gateway import (
     object_writes,
     post_forms,
 )
-from node.gateway import settings as kept
 from node.gateway.bodies import BodyOf, ObjectBody, read_rules
 from node.gateway.call import XML, Call
 from node.gateway.cors import cors_headers, preflight
@@ -40,8 +39,7 @@ from node.gateway.errors import S3Code, S3Error, s3_error_of
 from node.gateway.http_server import HttpAnswer
 from node.gateway.markup import bare_document, leaf
 from node.gateway.operations import Operation, read_operation, read_target
-from node.gateway.policies import denies, parse_policy
-from node.gateway.settings import PolicyText, read_setting
+from node.gateway.permissions import check_policy
 from node.gateway.signatures import check_signature, read_authorization
 
 if TYPE_CHECKING:
@@ -183,7 +181,7 @@ class Application:
         """Return the answer that stands for an error."""
         refused = s3_error_of(error)
         status = refused.code.status
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and refused.code is not S3Code.NOT_IMPLEMENTED:
             LOGGER.warning("request %s: %s", request.request_id, error)
         body = b""
         if status != HTTPStatus.NOT_MODIFIED and request.head.method != "HEAD":
@@ -298,8 +296,5 @@ async def _check_policy(call: Call, served: _Served) -> None:
     if bucket is None:
         return
     served.headers += cors_headers(call.head, bucket)
-    text = read_setting(bucket.settings, kept.POLICY, PolicyText)
-    if text is None or call.operation in {Operation.PUT_POLICY, Operation.GET_POLICY, Operation.DELETE_POLICY}:
-        return
-    if denies(parse_policy(text.text.encode(), bucket.name), call.operation, bucket.name, call.target.name):
-        raise S3Error(S3Code.ACCESS_DENIED)
+    if call.operation not in {Operation.PUT_POLICY, Operation.GET_POLICY, Operation.DELETE_POLICY}:
+        check_policy(bucket, call.operation, call.target.name)

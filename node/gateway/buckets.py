@@ -73,7 +73,7 @@ def _is_admitted(call: Call, name: str) -> bool:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= BUCKETS_SHOWN_MAX:
+    if not text.isascii() or not text.isdigit() or len(text) > len("10000") or not 1 <= int(text) <= BUCKETS_SHOWN_MAX:
         raise S3Error(S3Code.INVALID_ARGUMENT, "max-buckets must be between 1 and 10000")
     return int(text)
 

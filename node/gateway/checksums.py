@@ -7,7 +7,6 @@ combined from the parts' without reading a byte) or one of its parts' checksums 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import zlib
 from enum import Enum
@@ -116,7 +115,7 @@ def read_digest(algorithm: Algorithm, text: str) -> bytes:
     """
     try:
         found = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         found = b""
     if len(found) != algorithm.digest_bytes:
         raise S3Error(S3Code.BAD_DIGEST, f"Value for {algorithm.header} header is invalid.")

@@ -88,6 +88,6 @@ def _is_after(details: ObjectDetails, text: str | None, *, unreadable: bool = Fa
         return False
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of twenty digits
         return unreadable
     return details.modified_ms // 1000 > moment.timestamp()

@@ -64,7 +64,7 @@ class FormReader:
         """
         fields: dict[str, str] = {}
         await self._until(self._delimiter)
-        while len(fields) < FIELDS_MAX:
+        for _ in range(FIELDS_MAX):
             if (await self._exactly(2)) != b"\r\n":
                 raise S3Error(S3Code.INVALID_ARGUMENT, "POST requires exactly one file upload per request.")
             name, file_name = _disposition(await self._until(b"\r\n\r\n"))

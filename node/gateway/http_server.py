@@ -8,12 +8,14 @@ Rules
 - H4. `Expect: 100-continue` is answered when the body is asked for, never before the head was judged.
 - H5. A body that nobody read is drained up to DRAIN_BYTES_MAX, else the connection ends with the answer.
 - H6. At most CONNECTIONS_MAX connections; one more is answered 503 and closed.
-- H7. drain() stops listening, lets running exchanges end, closes idle connections at once.
+- H7. No header of an answer carries control characters, whatever was stored in it: they become spaces.
+- H8. drain() stops listening, lets running exchanges end, closes idle connections at once.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
@@ -180,6 +182,8 @@ class HttpServer:
             await connection.run()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ClientGoneError) as error:
             LOGGER.debug("connection of %s ended: %s", peer, error)
+        except Exception:  # one connection that meets a bug of ours must not end those of all tenants
+            LOGGER.exception("connection of %s met a bug", peer)
         finally:
             self._connections.discard(connection)
             self._ended.set()
@@ -402,6 +406,7 @@ class _Body:
             raise S3Error(S3Code.REQUEST_TIMEOUT)
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -439,11 +444,12 @@ def _head_of(event: h11.Request) -> RequestHead:
 
 
 def _header_bytes(text: str) -> bytes:
-    """Return a header's text as bytes; what Latin-1 lacks travels as UTF-8."""
+    """Return a header's text as bytes (H7); what Latin-1 lacks travels as UTF-8."""
+    harmless = _CONTROL.sub(" ", text).strip()
     try:
-        return text.encode("latin-1")
+        return harmless.encode("latin-1")
     except UnicodeEncodeError:
-        return text.encode()
+        return harmless.encode("utf-8", "replace")
 
 
 def _peer_of(stream: trio.SocketStream) -> str:

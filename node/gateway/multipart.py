@@ -133,7 +133,7 @@ async def find_upload(call: Call) -> Upload:
 
 def _part_number(call: Call) -> int:
     text = call.head.parameter("partNumber") or ""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= PARTS_MAX:
+    if not text.isascii() or not text.isdigit() or len(text) > len("10000") or not 1 <= int(text) <= PARTS_MAX:
         detail = "Part number must be an integer between 1 and 10000, inclusive"
         raise S3Error(S3Code.INVALID_ARGUMENT, detail, fields={"ArgumentName": "partNumber"})
     return int(text)

@@ -32,6 +32,7 @@ OVERRIDES: Final = {
 }
 ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 PARTS_SHOWN_MAX: Final = 1_000
+PARTS_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def _select(call: Call, details: ObjectDetails) -> _Selection:
         return _Selection(read_range(call.head.header("range"), details.plain_bytes))
     if call.head.header("range") is not None:
         raise S3Error(S3Code.INVALID_REQUEST, "Cannot specify both Range header and partNumber query parameter")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 10_000:  # noqa: PLR2004 (S3's limit)
+    if not text.isascii() or not text.isdigit() or len(text) > len("10000") or not 1 <= int(text) <= PARTS_MAX:
         raise S3Error(S3Code.INVALID_ARGUMENT, "Part number must be an integer between 1 and 10000, inclusive")
     number = int(text)
     if not details.parts:

@@ -11,6 +11,7 @@ from node.gateway.errors import S3Code, S3Error
 from node.gateway.markup import document, leaf, parse, shown_time
 from node.gateway.metadata import OBJECT_TAGS_MAX, read_retention
 from node.gateway.object_reads import find_object, read_version_id
+from node.gateway.permissions import bypasses_governance
 from storage.buckets import Versioning
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ async def put_retention(call: Call) -> HttpAnswer:
             raise S3Error(S3Code.MALFORMED_XML)
         retention = read_retention(mode, until, call.now_ms)
     _, object_version = await _named(call)
-    bypass = call.head.header("x-amz-bypass-governance-retention") == "true"
+    bypass = bypasses_governance(call)
     await call.store.set_retention(bucket.name, object_version, retention, bypass_governance=bypass)
     return empty_answer(*_version_header(bucket, object_version))
 

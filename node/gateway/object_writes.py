@@ -21,6 +21,8 @@ from node.gateway.metadata import (
     refuse_unsupported,
 )
 from node.gateway.object_reads import find_object, read_version_id, version_named
+from node.gateway.operations import Operation
+from node.gateway.permissions import bypasses_governance, check_copied, check_policy
 from node.gateway.store import Named, NewVersion, ObjectDetails
 from node.gateway.transfers import checked_source
 from node.nurseries import open_plain_nursery
@@ -113,6 +115,7 @@ async def copy_source(call: Call) -> tuple[Bucket, Version]:
     if query and not query.startswith("versionId="):
         raise S3Error(S3Code.INVALID_ARGUMENT, "a copy source has a versionId and nothing else")
     bucket = await call.bucket_named(bucket_name)
+    check_copied(call, bucket, name)
     object_version = await find_object(call, bucket, name, version_named(query.partition("=")[2]) if query else None)
     check_read(call.head, object_version.details, prefix="x-amz-copy-source-")
     return bucket, object_version
@@ -195,7 +198,7 @@ async def delete_object(call: Call) -> HttpAnswer:
     bucket = await call.bucket()
     object_version = read_version_id(call)
     await _check_delete_condition(call, bucket, object_version)
-    bypass = call.head.header("x-amz-bypass-governance-retention") == "true"
+    bypass = bypasses_governance(call)
     if object_version is None and bucket.versioning is not Versioning.OFF:
         marker = await call.store.put_marker(bucket.name, call.target.name)
         return empty_answer(
@@ -274,7 +277,7 @@ async def delete_objects(call: Call) -> HttpAnswer:
     if not 1 <= len(elements) <= DELETED_AT_ONCE_MAX:
         raise S3Error(S3Code.MALFORMED_XML)
     is_quiet = (root.text_of("Quiet") or "").strip() == "true"
-    bypass = call.head.header("x-amz-bypass-governance-retention") == "true"
+    bypass = bypasses_governance(call)
     answers: list[str] = [""] * len(elements)
     removals: dict[int, _Wanted] = {}
     markers: dict[int, str] = {}
@@ -313,6 +316,7 @@ async def _read_wanted(call: Call, bucket: Bucket, element: Element) -> _Wanted 
     name, version_text = element.require("Key"), element.text_of("VersionId") or None
     if not name:
         raise S3Error(S3Code.USER_KEY_MUST_BE_SPECIFIED)
+    check_policy(bucket, Operation.DELETE_OBJECT, name)
     object_version = None if version_text is None else version_named(version_text)
     conditions = (element.text_of("ETag"), element.text_of("Size"), element.text_of("LastModifiedTime"))
     if any(text is not None for text in conditions):

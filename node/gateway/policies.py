@@ -12,17 +12,53 @@ Honoured: Version, Id, Sid, Effect, Principal ("*" or {"AWS": ...}), Action (s3:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from node.gateway.errors import S3Code, S3Error
-
-if TYPE_CHECKING:
-    from node.gateway.operations import Operation
+from node.gateway.operations import Operation
 
 ARN: Final = "arn:aws:s3:::"
 STATEMENTS_MAX: Final = 64
+ACTIONS: Final = {
+    Operation.LIST_BUCKETS: "ListAllMyBuckets",
+    Operation.HEAD_BUCKET: "ListBucket",
+    Operation.LIST_OBJECTS: "ListBucket",
+    Operation.LIST_OBJECTS_V2: "ListBucket",
+    Operation.LIST_VERSIONS: "ListBucketVersions",
+    Operation.LIST_UPLOADS: "ListBucketMultipartUploads",
+    Operation.LIST_PARTS: "ListMultipartUploadParts",
+    Operation.DELETE_OBJECTS: "DeleteObject",
+    Operation.HEAD_OBJECT: "GetObject",
+    Operation.GET_ATTRIBUTES: "GetObject",
+    Operation.GET_PROOF: "GetObject",
+    Operation.POST_OBJECT: "PutObject",
+    Operation.COPY_OBJECT: "PutObject",
+    Operation.CREATE_UPLOAD: "PutObject",
+    Operation.UPLOAD_PART: "PutObject",
+    Operation.UPLOAD_PART_COPY: "PutObject",
+    Operation.COMPLETE_UPLOAD: "PutObject",
+    Operation.GET_LOCK: "GetBucketObjectLockConfiguration",
+    Operation.PUT_LOCK: "PutBucketObjectLockConfiguration",
+    Operation.GET_CORS: "GetBucketCORS",
+    Operation.PUT_CORS: "PutBucketCORS",
+    Operation.DELETE_CORS: "PutBucketCORS",
+    Operation.GET_LIFECYCLE: "GetLifecycleConfiguration",
+    Operation.PUT_LIFECYCLE: "PutLifecycleConfiguration",
+    Operation.DELETE_LIFECYCLE: "PutLifecycleConfiguration",
+    Operation.DELETE_BUCKET_TAGS: "PutBucketTagging",
+    Operation.GET_NOTIFICATION: "GetBucketNotification",
+    Operation.PUT_NOTIFICATION: "PutBucketNotification",
+    Operation.GET_PUBLIC_BLOCK: "GetBucketPublicAccessBlock",
+    Operation.PUT_PUBLIC_BLOCK: "PutBucketPublicAccessBlock",
+    Operation.DELETE_PUBLIC_BLOCK: "PutBucketPublicAccessBlock",
+    Operation.DELETE_OWNERSHIP: "PutBucketOwnershipControls",
+    Operation.GET_ENCRYPTION: "GetEncryptionConfiguration",
+    Operation.GET_REPLICATION: "GetReplicationConfiguration",
+    Operation.GET_ACCELERATE: "GetAccelerateConfiguration",
+}
+"""S3's actions whose names are not those of the operations (Service Authorization Reference, "Actions for S3")."""
 _ACTION: Final = re.compile(r"(s3:[A-Za-z*?]+|\*)\Z")
 
 
@@ -77,11 +113,12 @@ def parse_policy(body: bytes, bucket: str) -> Policy:
 
 
 def denies(policy: Policy, operation: Operation, bucket: str, key_text: str) -> bool:
-    """Tell whether a policy takes an operation back."""
+    """Tell whether a policy takes an operation back, by S3's action for it or by the operation's own name."""
+    names = {f"s3:{operation.shown}".lower(), f"s3:{ACTIONS.get(operation, operation.shown)}".lower()}
     resource = f"{ARN}{bucket}/{key_text}" if key_text else f"{ARN}{bucket}"
     return any(
         statement.effect == "Deny"
-        and any(_fits(pattern.lower(), f"s3:{operation.shown}".lower()) for pattern in _listed(statement.action))
+        and any(_fits(pattern.lower(), name) for pattern in _listed(statement.action) for name in names)
         and any(_fits(pattern, resource) for pattern in _listed(statement.resource))
         for statement in policy.statements
     )

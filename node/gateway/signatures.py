@@ -350,9 +350,9 @@ def _header_time(head: RequestHead) -> datetime:
         raise S3Error(S3Code.ACCESS_DENIED, "AWS authentication requires a valid Date or x-amz-date header")
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # a year of twenty digits, or the last hour of the last year
         return _read_time(date, S3Code.ACCESS_DENIED)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _read_time(text: str, wrong: S3Code) -> datetime:

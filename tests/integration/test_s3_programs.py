@@ -65,8 +65,8 @@ def test_aws_cli(endpoint: Endpoint, bucket: str, tree: Path, tmp_path: Path) ->
     aws("cp", f"s3://{bucket}/copied", f"s3://{bucket}/again", "--quiet")
     aws("cp", f"s3://{bucket}/again", "again", "--quiet")
     assert (tmp_path / "again").read_bytes() == FILES["large"]
-    listed = aws("ls", f"s3://{bucket}/", "--recursive")
-    assert [line[31:] for line in listed.splitlines()] == ["again", "copied", *(f"tree/{name}" for name in sorted(FILES))]
+    listed = [line[31:] for line in aws("ls", f"s3://{bucket}/", "--recursive").splitlines()]
+    assert listed == ["again", "copied", *(f"tree/{name}" for name in sorted(FILES))]
     address = aws("presign", f"s3://{bucket}/copied").strip()
     assert httpx.get(address, verify=endpoint.trust()).content == FILES["large"]
     aws("rm", f"s3://{bucket}/", "--recursive", "--quiet")
@@ -76,7 +76,7 @@ def test_aws_cli(endpoint: Endpoint, bucket: str, tree: Path, tmp_path: Path) ->
 def test_rclone(endpoint: Endpoint, bucket: str, tree: Path, tmp_path: Path) -> None:
     remote = f":s3:{bucket}/tree"
     (tmp_path / "rclone.conf").write_text("")
-    settings = ("--config", tmp_path / "rclone.conf", "--s3-provider", "Other", "--s3-env-auth", "--s3-force-path-style")
+    settings = ("--config", tmp_path / "rclone.conf", "--s3-provider", "Other", "--s3-env-auth")
     reached = ("--s3-endpoint", endpoint.url, "--s3-region", endpoint.region, "--ca-cert", endpoint.authority)
     in_parts = ("--s3-upload-cutoff", "5Mi", "--s3-chunk-size", "5Mi")
 

@@ -1,4 +1,4 @@
-"""minio-py: objects in one piece and in parts, listed, copied, tagged, presigned, removed; the bucket is argument one."""
+"""minio-py: objects whole and in parts, listed, copied, tagged, presigned, removed; the bucket is the first argument."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -12,10 +13,14 @@ SOME_XML = (
     b"<Delete><Object><Key>kept</Key></Object></Delete>",
     b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
     b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
-    b"<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod>"
-    b"</CORSRule></CORSConfiguration>",
-    b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix>x</Prefix></Filter>"
-    b"<Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>",
+    (
+        b"<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod>"
+        b"</CORSRule></CORSConfiguration>"
+    ),
+    (
+        b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix>x</Prefix></Filter>"
+        b"<Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>"
+    ),
     b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>a</ETag></Part></CompleteMultipartUpload>",
     b"<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate></Retention>",
     b"<LegalHold><Status>ON</Status></LegalHold>",
@@ -24,8 +29,10 @@ SOME_XML = (
     b"<NotificationConfiguration/>",
     b"<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
     b"<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>",
-    b'{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"s3:*",'
-    b'"Resource":"arn:aws:s3:::BUCKET/never"}]}',
+    (
+        b'{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"s3:*",'
+        b'"Resource":"arn:aws:s3:::BUCKET/never"}]}'
+    ),
     b"some contents",
     b"",
 )
@@ -104,23 +111,46 @@ HEADER_NAMES = (
     *("x-amz-mp-object-size", "x-amz-website-redirect-location", "Access-Control-Request-Method", "x-amz-grant-read"),
     *("x-amz-bucket-object-lock-enabled", "x-amz-write-offset-bytes", "x-amz-security-token", "Content-Language"),
 )
+PATHS = ("/", "//", "/..", "/%2e%2e", "/%00", "/%ff", "%", "/" + "k" * 1024, "/\xe9", "+", "/a%2Fb", "/.")
 STRANGE = (
-    *("", "0", "1", "-1", "2", "1000", "1001", "99999999999999999999", "1e3", "0x10", "null", "true", "*", '"', "a" * 300),
-    *("bytes=0-", "bytes=5-1", "bytes=-", "bytes=0-1,3-4", "bytes=99999999999999999999-", "CRC32", "SHA256", "COMPOSITE"),
-    *("/BUCKET/kept", "BUCKET/kept?versionId=null", "BUCKET", "%00", "%ff%fe", "..", "/", "a=b&c=d", "a=b&a=c", "=", "&"),
-    *("Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 99 Foo 9999", "2030-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z"),
-    *("GOVERNANCE", "COMPLIANCE", "ON", "url", "AAAAAA==", "not base64", "é", "\x7f", "100-continue", "ETag,Checksum", "X" * 32),
+    *(
+        "",
+        "0",
+        "1",
+        "-1",
+        "2",
+        "1000",
+        "1001",
+        "9" * 20,
+        "9" * 5000,
+        "1e3",
+        "0x10",
+        "null",
+        "true",
+        "*",
+        '"',
+        "a" * 300,
+    ),
+    *("bytes=0-", "bytes=5-1", "bytes=-", "bytes=0-1,3-4", f"bytes={'9' * 20}-", "CRC32", "SHA256", "COMPOSITE"),
+    *("/BUCKET/kept", "BUCKET/kept?versionId=null", "BUCKET", "%00", "%ff%fe", "..", "/", "a=b&c=d", "a=b&a=c", "="),
+    *("Thu, 01 Jan 1970 00:00:00 GMT", f"01 Jan {'9' * 20} 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2300"),
+    *("2030-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00+23:59", "Thu, 99 Foo 9999", "&"),
+    *("GOVERNANCE", "COMPLIANCE", "ON", "url", "AAAAAA==", "not base64", "é", "\x7f", "100-continue", "X" * 32),
+    *("%0d%0aX-Evil: 1", "%e2%80%a8", "ETag,Checksum"),
 )
 
 
 def corpus(bucket: str, upload_id: str) -> list[RawRequest]:
     """Return one well-formed request per operation."""
-    bodies = {root.encode(): body for body in SOME_XML for _, _, root in DOCUMENTS if body.startswith(f"<{root}".encode())}
     made = [
-        RawRequest(method=method, target=target, body=bodies.get(root.encode(), b"")) for method, target, root in DOCUMENTS
+        RawRequest(method=method, target=target, body=next(_documents(root), b"")) for method, target, root in DOCUMENTS
     ]
     made += [RawRequest(method=method, target=target) for method, target in PLAIN]
     return [named(request, bucket, upload_id) for request in made]
+
+
+def _documents(root: str) -> Iterator[bytes]:
+    return (body for body in SOME_XML if body.startswith(f"<{root}".encode()))
 
 
 def named(request: RawRequest, bucket: str, upload_id: str) -> RawRequest:
@@ -186,5 +216,5 @@ def _bent_body(request: RawRequest, chance: random.Random) -> RawRequest:
 
 def _other_path(request: RawRequest, chance: random.Random) -> RawRequest:
     path, mark, query = request.target.partition("?")
-    more = chance.choice(("/", "//", "/..", "/%2e%2e", "/%00", "/%ff", "%", "/" + "k" * 1024, "/\xe9", "+", "/a%2Fb", "/."))
+    more = chance.choice(PATHS)
     return replace(request, target=f"{path}{more}{mark}{query}")

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from tests.node.gateway.memory_gateway import OURS, MemoryGateway
-from tests.node.gateway.raw_requests import Answer, RawRequest, exchanged
+from tests.node.gateway.raw_requests import RawRequest, exchanged
 from tests.node.gateway.request_corpus import corpus, mutated, named, torn
 
 REQUESTS = int(os.environ.get("GRANDEST_REQUESTS", "1200"))
@@ -80,5 +80,3 @@ def test_a_request_changed_after_it_was_signed_does_nothing(gateway: MemoryGatew
     body = exchanged(gateway.address, replace(request, target="/sealed/new").signed(gateway.address)[:-1] + b"!")
     assert (body.status, body.code) == (400, "XAmzContentSHA256Mismatch")
     assert list(gateway.stores[OURS].contents["sealed"].versions) == ["kept"]
-
-
