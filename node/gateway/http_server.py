@@ -400,19 +400,28 @@ class _Body:
             proceed = self._protocol.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
             await self._stream.send_all(proceed or b"")
         with trio.move_on_after(RECEIVE_SECONDS) as scope:
-            received = await self._stream.receive_some(RECEIVE_BYTES)
+            try:
+                received = await self._stream.receive_some(RECEIVE_BYTES)
+            except trio.BrokenResourceError as error:
+                raise ClientGoneError("the connection broke inside a body") from error
             self._protocol.receive_data(bytes(received))
         if scope.cancelled_caught:
             raise S3Error(S3Code.REQUEST_TIMEOUT)
 
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_VERSIONS: Final = frozenset({b"1.0", b"1.1"})
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 def _framing_fault(event: h11.Request) -> str | None:
-    """Return what is wrong with a message's length (H1), or None."""
+    """Return what is wrong with a message's lengths (H1, H2), or None."""
+    head_bytes = sum(len(name) + len(text) for name, text in event.headers) + len(event.target)
+    if head_bytes > HEAD_BYTES_MAX:  # h11 limits what is incomplete, not what came at once
+        return "a head beyond its limit"
+    if event.http_version not in _VERSIONS:
+        return "a version of HTTP that is none"
     codings = [text.lower() for name, text in event.headers if name == b"transfer-encoding"]
     lengths = [text for name, text in event.headers if name == b"content-length"]
     if codings and lengths:

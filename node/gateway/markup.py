@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 PROLOGUE: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 DEPTH_MAX: Final = 16
+ELEMENTS_MAX: Final = 100_000
+"""10,000 parts of a CompleteMultipartUpload with seven children each, and room."""
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\r\ufffe\uffff]")
 
 
@@ -90,6 +92,8 @@ def parse(body: bytes, *roots: str) -> Element:
     Raises:
         S3Error: MalformedXML.
     """
+    if body.count(b"<") > 2 * ELEMENTS_MAX:  # each has a beginning and an end
+        raise S3Error(S3Code.MALFORMED_XML)
     try:
         parsed: ParsedElement = fromstring(body, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:

@@ -201,7 +201,7 @@ def read_target(raw_path: str) -> Target:
     """
     raw_bucket, _, raw_key = raw_path[1:].partition("/")
     bucket, key_text = decode_text(raw_bucket), decode_text(raw_key)
-    if len(key_text.encode()) > KEY_BYTES_MAX - len(bucket.encode()) - 1:
+    if len(key_text.encode()) > KEY_BYTES_MAX:
         raise S3Error(S3Code.KEY_TOO_LONG)
     if "\0" in key_text or "\0" in bucket:
         raise S3Error(S3Code.INVALID_URI, "a key has no NUL")

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import ssl
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import boto3
-from botocore.config import Config
+import certifi
 
+from node.gateway.home import SETTINGS_FILE, TENANTS_FOLDER, new_access_key, write_access_keys
 from node.gateway.signatures import REGION
+from testnet.cluster import Cluster, gateway_access, is_listening
+from testnet.genesis import free_ports
+from testnet.processes import end_process, kill_process, start_process, wait_until_ended
+from tests.loopback_authority import write_loopback_certificate
+
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 30.0
 
 S3Client: TypeAlias = Any
 """boto3 makes its clients at run time from a description of the service."""
@@ -58,19 +72,71 @@ class Endpoint:
         """Return what verifies the gateway's certificate."""
         return ssl.create_default_context(cafile=str(self.authority))
 
-    def client(self, config: Config | None = None) -> S3Client:
-        """Return a client of boto3; its settings are the default ones unless told."""
-        return boto3.client("s3", config=config, **self._settings())
+    def client(self) -> S3Client:
+        """Return a client of boto3 with its default settings."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            verify=str(self.authority) if self.is_secure else None,
+        )
 
     def resource(self) -> S3Client:
         """Return boto3's resource."""
-        return boto3.resource("s3", **self._settings())
+        return boto3.resource(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            verify=str(self.authority) if self.is_secure else None,
+        )
 
-    def _settings(self) -> dict[str, str]:
-        return {
-            "endpoint_url": self.url,
-            "aws_access_key_id": self.access_key,
-            "aws_secret_access_key": self.secret_key,
-            "region_name": self.region,
-            "verify": str(self.authority),
-        }
+
+def gateways_by_http(cluster: Cluster) -> tuple[Endpoint, ...]:
+    """Return the gateways beside the nodes of a testnet."""
+    found = [gateway_access(cluster, seat) for seat in cluster.all_seats()]
+    return tuple(
+        Endpoint(
+            url=access.endpoint,
+            access_key=access.access_key,
+            secret_key=access.secret_key,
+            region=access.region,
+            authority=Path(certifi.where()),
+        )
+        for access in found
+        if access is not None
+    )
+
+
+@contextmanager
+def gateway_by_tls(cluster: Cluster, home: Path) -> Generator[Endpoint]:
+    """Run one more gateway, as a customer does on premises of their own: `grandest gateway run`, with a certificate."""
+    (port,) = free_ports(1)
+    (home / SETTINGS_FILE).write_text(f'port = {port}\nmode = "end-to-end"\n')
+    authority = write_loopback_certificate(home)
+    tenant = home / TENANTS_FOLDER / "demo"
+    tenant.parent.mkdir()
+    shutil.copytree(cluster.home / "client", tenant)
+    access_key = new_access_key()
+    write_access_keys(tenant, (access_key,))
+    node = cluster.api_address(cluster.all_seats()[4])
+    command = (sys.executable, "-m", "testnet.cli", "gateway", "run", "--home", str(home), "--node", node)
+    pid_file, log_file = home / "pid", home / "log"
+    process = start_process(command, pid_file, log_file)
+    try:
+        url = f"https://127.0.0.1:{port}"
+        _wait_until_listening(url, log_file)
+        yield Endpoint(url=url, authority=authority, access_key=access_key.access_key, secret_key=access_key.secret_key)
+    finally:
+        end_process(process, signal.SIGTERM)
+        if not wait_until_ended(process, STOP_SECONDS_MAX):
+            kill_process(process)
+
+
+def _wait_until_listening(url: str, log_file: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while not is_listening(url):
+        assert time.monotonic() < deadline, log_file.read_text()

@@ -87,7 +87,7 @@ def test_checksums_of_parts_make_one_of_the_object(s3: S3Client, bucket: str, al
     upload_id = begin(s3, bucket, "summed", ChecksumAlgorithm=algorithm, ChecksumType=kind)
     wanted = {"Bucket": bucket, "Key": "summed", "UploadId": upload_id}
     field = f"Checksum{algorithm}"
-    parts = []
+    parts: list[dict[str, object]] = []
     for number, part in enumerate(PARTS, 1):
         put = s3.upload_part(**wanted, PartNumber=number, Body=part, ChecksumAlgorithm=algorithm)
         parts.append({"PartNumber": number, "ETag": put["ETag"], field: put[field]})

@@ -1,4 +1,4 @@
-"""minio-py: objects whole and in parts, listed, copied, tagged, presigned, removed; the bucket is the first argument."""
+"""minio-py: objects whole and in parts, listed, copied, tagged, presigned, removed; argument: the bucket."""
 
 from __future__ import annotations
 

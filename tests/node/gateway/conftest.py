@@ -17,3 +17,4 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryGateway]
     write_loopback_certificate(certificates)
     with memory_gateway(certificates) as running:
         yield running
+        assert 500 not in running.statuses, "a request met a bug"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,7 +68,7 @@ class MemoryGateway:
 
 
 @contextmanager
-def memory_gateway(certificates: Path) -> Iterator[MemoryGateway]:
+def memory_gateway(certificates: Path) -> Generator[MemoryGateway]:
     """Run a gateway in a thread of its own.
 
     Args:
@@ -76,9 +76,8 @@ def memory_gateway(certificates: Path) -> Iterator[MemoryGateway]:
     """
     gateway, started = MemoryGateway(), threading.Event()
     scopes: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
-    thread = threading.Thread(
-        target=partial(trio.run, _serve, gateway, loopback_context(certificates), started, scopes), name="gateway"
-    )
+    serve = partial(_serve, gateway, loopback_context(certificates), started, scopes)
+    thread = threading.Thread(target=trio.run, args=(serve,), name="gateway")
     thread.start()
     assert started.wait(START_SECONDS_MAX), "the gateway did not start"
     try:
