@@ -263,7 +263,9 @@ async def receive(folder: Path, node: str) -> int:
         opened = await open_grant(granted, signing_key, records)
     assert opened is not None, "looked for grants with keys"
     _write_home_files(folder, seed, opened.master_keys, (folder / GENESIS_FILE).read_bytes(), (node,))
-    _write_private(folder / ACCESS_KEYS_FILE, json.dumps([_access_json(key) for key in opened.access_keys]).encode())
+    _write_private(
+        folder / ACCESS_KEYS_FILE, json.dumps([_access_json(access_key) for access_key in opened.access_keys]).encode()
+    )
     return len(opened.access_keys)
 
 
@@ -354,14 +356,14 @@ def _write_home_files(
     _write_private(folder / "master", lines.encode())
 
 
-def _access_json(key: AccessKeyRecord) -> dict[str, object]:
-    found: dict[str, object] = {"access_key": key.access_key, "secret_key": key.secret_key}
-    if key.verbs is not None:
-        found["verbs"] = [verb.value for verb in key.verbs]
-    if key.buckets is not None:
-        found["buckets"] = list(key.buckets)
-    if key.expires_ms is not None:
-        found["expires_ms"] = key.expires_ms
+def _access_json(access_key: AccessKeyRecord) -> dict[str, object]:
+    found: dict[str, object] = {"access_key": access_key.access_key, "secret_key": access_key.secret_key}
+    if access_key.verbs is not None:
+        found["verbs"] = [verb.value for verb in access_key.verbs]
+    if access_key.buckets is not None:
+        found["buckets"] = list(access_key.buckets)
+    if access_key.expires_ms is not None:
+        found["expires_ms"] = access_key.expires_ms
     return found
 
 
@@ -376,9 +378,9 @@ def _write_private(path: Path, contents: bytes) -> None:
     fresh.replace(path)
 
 
-def write_credentials(path: Path, key: AccessKeyRecord) -> None:
+def write_credentials(path: Path, access_key: AccessKeyRecord) -> None:
     """Write an access key as S3 tools read it, into a new file that nobody else may read."""
     if path.exists():
         raise ConfigurationError(f"{path} exists: name another file")
-    text = f"[default]\naws_access_key_id = {key.access_key}\naws_secret_access_key = {key.secret_key}\n"
+    text = f"[default]\naws_access_key_id = {access_key.access_key}\naws_secret_access_key = {access_key.secret_key}\n"
     _write_private(path, text.encode())

@@ -200,25 +200,25 @@ def change_keys(arguments: Namespace) -> int:
             verbs = None if arguments.verb is None else tuple(AccessVerb(verb) for verb in arguments.verb)
         except ValueError as error:
             raise UsageError(f"{error}: the verbs are {', '.join(AccessVerb)}") from error
-        key = AccessKeyRecord(
+        access_key = AccessKeyRecord(
             access_key=f"GR{secrets.token_hex(ACCESS_KEY_BYTES).upper()}",
             secret_key=secrets.token_hex(ACCESS_SECRET_BYTES),
             buckets=None if arguments.bucket is None else tuple(arguments.bucket),
             verbs=verbs,
             expires_ms=None if arguments.days is None else _days_from_now(arguments.days),
         )
-        write_credentials(arguments.add, key)
+        write_credentials(arguments.add, access_key)
 
         async def add() -> None:
             async with open_owner(opened) as owner:
-                await owner.add_access_key(key)
+                await owner.add_access_key(access_key)
 
         _run(add())
-        print_line(f"access key {key.access_key}: its secret is in {arguments.add}")
+        print_line(f"access key {access_key.access_key}: its secret is in {arguments.add}")
         return ExitCode.DONE
     if arguments.remove is not None:
         return _remove_key(opened, arguments.remove)
-    names = [key.access_key for key in opened.owner_secrets.access_keys]
+    names = [known.access_key for known in opened.owner_secrets.access_keys]
     if arguments.json:
         print_json([{"access_key": name} for name in names])
     else:
