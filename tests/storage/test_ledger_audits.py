@@ -276,6 +276,13 @@ def test_maintenance_suspends_the_score_and_not_the_check(nine: Consortium) -> N
     assert (nine.told().suspended, nine.told().failed) == (1, 1), "it was over"
 
 
+def test_maintenance_to_come_excuses_nothing_before_it(nine: Consortium) -> None:
+    assert announce(nine, 3 * EPOCH_MS, EPOCH_MS) is None
+    nine.report_all(*[nine.failed(FailureKind.UNREACHABLE)] * 3)
+    nine.turn()
+    assert (nine.told().suspended, nine.told().failed) == (0, 1)
+
+
 def test_maintenance_is_announced_before_it_is_at_most_a_day_and_seldom(nine: Consortium) -> None:
     assert announce(nine, -1, EPOCH_MS) is FailureReason.BAD_MAINTENANCE
     assert announce(nine, 0, 0) is FailureReason.BAD_MAINTENANCE

@@ -219,6 +219,7 @@ def test_colluding_verifiers_alone_say_nothing() -> None:
     assert judge([PASSED, PASSED], 3, by_all=True) is Verdict.UNPROVEN
     assert judge([FAILED, FAILED], 3, by_all=True) is Verdict.DISPUTED
     assert judge([], 3, by_all=False) is Verdict.UNPROVEN
+    assert judge([PASSED, PASSED, PASSED, FAILED], 3, by_all=False) is Verdict.DISPUTED, "one honest word is enough"
 
 
 @given(st.lists(st.sampled_from([Verdict.PROVED, Verdict.FAILED, Verdict.UNPROVEN]), max_size=60))
