@@ -15,7 +15,7 @@ from consensus.errors import RejectionError
 from consensus.identifiers import Height
 from node.challenge_task import ChallengeParts, ChallengeTask
 from node.client.holders import HolderPool
-from node.client.reading import SegmentReader
+from node.client.reading import PATIENT_SECONDS, SegmentReader
 from node.client.shard_links import dialler
 from node.clock import now_ms
 from node.code_task import CodeParts, CodeTask
@@ -234,9 +234,10 @@ class DataPlane:
                 columns=self._columns,
                 ledger=self._chain,
                 shards=self._own,
-                reader=reader,
+                reader=SegmentReader(pool, self._seats, self._columns, PATIENT_SECONDS),
                 completion=self.completion,
                 on_mismatch=codes.doubt,
+                asked=lambda: self.holder.client_questions,
             )
             scrub = ScrubTask(
                 ScrubParts(

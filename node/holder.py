@@ -135,6 +135,8 @@ class Holder:
     chain: HolderChain
     on_corrupt: CorruptCallback
     """Called in the trio thread with a shard whose bytes are damaged; must not block."""
+    client_questions: int = 0
+    """Answered so far for granted clients: repair steps aside for them."""
     vouch: VouchCallback | None = None
     """Recomputes a move and signs for it (vouching.py); None refuses."""
     _moved: MovedIn = field(init=False)
@@ -153,6 +155,7 @@ class Holder:
             RejectionError: NOT_GRANTED, QUEUE_FULL, TOO_LATE, MALFORMED.
             StorageError: Missing, corrupt, full or unavailable.
         """
+        self.client_questions += not self.chain.is_member(peer)
         if isinstance(request.body, AskVoucher):
             return Message(VoucherAnswer(voucher=await self._vouch(peer, request.body.move)))
         if isinstance(request.body, AskHeight):

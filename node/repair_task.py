@@ -10,6 +10,7 @@ themselves, so an interrupted repair goes on where it was.
 from __future__ import annotations
 
 import heapq
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,6 +22,7 @@ from storage.errors import ShardCorruptError
 from storage.identifiers import ColumnIndex
 from storage.merkle import check_shard
 from storage.placement import seat_column
+from storage.repairing import RepairLoad, RepairProgress, pause_after
 from storage.segments import SegmentShape
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     Buffer = bytes | bytearray | memoryview
 
+LOGGER = logging.getLogger(__name__)
+
 REPAIRS_AT_ONCE: Final = 2
 """k shards of at most 2.7 MiB each: about 40 MiB in memory, and foreground reads keep most of the link."""
 SCAN_ROWS: Final = 512
@@ -41,6 +45,10 @@ SCAN_SECONDS: Final = 600.0
 """The whole ledger is compared with the store so often, beside what is announced."""
 SET_ASIDE_SECONDS: Final = 15.0
 """A segment that could not be rebuilt is tried again after so long: holders come back."""
+
+
+SET_ASIDE_TOLD_MAX: Final = 20
+PROGRESS_SECONDS: Final = 10.0
 
 
 class SegmentLedger(Protocol):
@@ -83,6 +91,8 @@ class RepairStatus:
 
     rebuilt: int
     waiting: int
+    progress: RepairProgress
+    """Of the last scan's findings and what was announced since."""
     set_aside: Mapping[SegmentId, str]
     """Not rebuildable now, and why."""
 
@@ -101,6 +111,7 @@ class RepairTask:
         reader: SegmentReader,
         completion: Completion,
         on_mismatch: Callable[[SegmentId], None] = lambda _: None,
+        asked: Callable[[], int] = lambda: 0,
     ) -> None:
         """Work for one seat.
 
@@ -112,6 +123,7 @@ class RepairTask:
             shards: Of this seat.
             reader: Over links to the other seats; ours among them is never live.
             completion: Told of columns that the chain has no receipt for.
+            asked: How many questions of others this node has answered so far: a repair steps aside for them.
             on_mismatch: Told of segments whose other columns do not give ours: their roots may be no codeword.
         """
         self._seat = seat
@@ -126,6 +138,12 @@ class RepairTask:
         self._known: set[SegmentId] = set()
         self._set_aside: dict[SegmentId, tuple[float, str]] = {}
         self._rebuilt = 0
+        self._asked = asked
+        self._planned = RepairLoad()
+        self._done = RepairLoad()
+        self._is_told = False
+        self._began = 0.0
+        self._told = 0.0
         self._wakeup = trio.Event()
         self._rescan = True
 
@@ -138,15 +156,21 @@ class RepairTask:
     def status(self) -> RepairStatus:
         """Return what has been done and what is left."""
         set_aside = {segment_id: reason for segment_id, (_, reason) in self._set_aside.items()}
-        return RepairStatus(rebuilt=self._rebuilt, waiting=len(self._wanted), set_aside=set_aside)
+        waiting, progress = len(self._wanted), self._progress()
+        return RepairStatus(rebuilt=self._rebuilt, waiting=waiting, progress=progress, set_aside=set_aside)
+
+    def _progress(self) -> RepairProgress:
+        seconds = trio.current_time() - self._began
+        return RepairProgress(planned=self._planned, done=self._done, seconds=seconds, set_aside=len(self._set_aside))
 
     async def run(self) -> None:
         """Repair until cancelled."""
         while True:
             if self._rescan:
                 self._rescan = False
-                await self._scan()
+                await self._plan()
             await self._repair_wanted()
+            self._tell_end()
             self._wakeup = trio.Event()
             if self._wanted or self._rescan:
                 continue
@@ -169,12 +193,31 @@ class RepairTask:
             self._known.add(segment_id)
             heapq.heappush(self._wanted, (receipted, segment_id))
 
+    async def _plan(self) -> None:
+        """Find what is missing and say what it takes, before anything is read."""
+        self._planned = self._done = RepairLoad()
+        self._is_told = False
+        await self._scan()
+        self._began = self._told = trio.current_time()
+        if self._planned.columns:
+            LOGGER.info("%s", self._progress().plan_text())
+
+    def _tell_end(self) -> None:
+        if not self._planned.columns or self._is_told:
+            return
+        self._is_told = True
+        LOGGER.info("%s", self._progress().progress_text())
+        for segment_id, (_, reason) in list(self._set_aside.items())[:SET_ASIDE_TOLD_MAX]:
+            LOGGER.warning("repair: segment %s is set aside: %s", segment_id.hex(), reason)
+
     async def _scan(self) -> None:
         after: SegmentId | None = None
         while True:
             rows = await trio.to_thread.run_sync(self._rows_behind, after)
-            for segment_id, state in await trio.to_thread.run_sync(self._incomplete, rows):
+            for segment_id, state, is_missing in await trio.to_thread.run_sync(self._incomplete, rows):
                 self._want(segment_id, len(state.columns))
+                if is_missing:
+                    self._planned = self._planned.with_column(state.k, self._shape(state).shard_bytes)
             if len(rows) < SCAN_ROWS:
                 return
             after = rows[-1][0]
@@ -182,13 +225,19 @@ class RepairTask:
     def _rows_behind(self, after: SegmentId | None) -> Sequence[tuple[SegmentId, SegmentState]]:
         return self._ledger.segments(after=after, limit=SCAN_ROWS)
 
-    def _incomplete(self, rows: Sequence[tuple[SegmentId, SegmentState]]) -> list[tuple[SegmentId, SegmentState]]:
-        """Return the segments whose column of ours is missing here, or not yet vouched for on chain."""
-        found: list[tuple[SegmentId, SegmentState]] = []
+    def _shape(self, state: SegmentState) -> SegmentShape:
+        return SegmentShape(state.segment_bytes, state.k, self._columns)
+
+    def _incomplete(self, rows: Sequence[tuple[SegmentId, SegmentState]]) -> list[tuple[SegmentId, SegmentState, bool]]:
+        """Return the segments whose column of ours is missing here (True), or not yet vouched for on chain."""
+        found: list[tuple[SegmentId, SegmentState, bool]] = []
         for segment_id, state in rows:
             column = seat_column(segment_id, self._seat, self._admitted)
-            if column is not None and (column not in state.columns or not self._shards.has_shard(segment_id, column)):
-                found.append((segment_id, state))
+            if column is None:
+                continue
+            is_missing = not self._shards.has_shard(segment_id, column)
+            if is_missing or column not in state.columns:
+                found.append((segment_id, state, is_missing))
         return found
 
     async def _repair_wanted(self) -> None:
@@ -202,8 +251,10 @@ class RepairTask:
                 nursery.start_soon(self._repair_and_release, segment_id, limit)
 
     async def _repair_and_release(self, segment_id: SegmentId, limit: trio.Semaphore) -> None:
+        began, asked = trio.current_time(), self._asked()
         try:
             await self._repair(segment_id)
+            await trio.sleep(pause_after(trio.current_time() - began, self._asked() - asked))
         except GrandestError as error:
             self._set_aside[segment_id] = (trio.current_time() + SET_ASIDE_SECONDS, str(error))
         finally:
@@ -216,7 +267,7 @@ class RepairTask:
         if state is None or column is None:
             return  # freed meanwhile, or none of ours
         if not await trio.to_thread.run_sync(self._shards.has_shard, segment_id, column):
-            shape = SegmentShape(state.segment_bytes, state.k, self._columns)
+            shape = self._shape(state)
             segment = segment_view(segment_id, state)
             found = await self._reader.read_columns(segment, (column,), range(shape.leaves))
             shard = found[column]
@@ -226,6 +277,13 @@ class RepairTask:
                 self._on_mismatch(segment_id)
                 raise
             await trio.to_thread.run_sync(self._shards.replace_shard, segment_id, state, column, shard)
-            self._rebuilt += 1
+            self._note_rebuilt(state.k, shape.shard_bytes)
         if column not in state.columns:
             self._completion.report(segment_id)
+
+    def _note_rebuilt(self, k: int, shard_bytes: int) -> None:
+        self._rebuilt += 1
+        self._done = self._done.with_column(k, shard_bytes)
+        if self._planned.columns and trio.current_time() - self._told >= PROGRESS_SECONDS:
+            self._told = trio.current_time()
+            LOGGER.info("%s", self._progress().progress_text())

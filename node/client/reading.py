@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 HEDGE_SECONDS: Final = 0.15
 """No news for so long: slow holders are read around, unless all have been as slow lately (HEDGE_USUAL)."""
+PATIENT_SECONDS: Final = 5.0
+"""The same for repairs, which nobody waits for: their traffic stays k columns for one."""
 HEDGE_USUAL: Final = 4.0
 """Times the usual answer: where everybody is slow, asking more of them makes it worse."""
 HEDGE_SECONDS_MAX: Final = 2.0
@@ -56,8 +58,14 @@ INLINE_BYTES_MAX: Final = 128 * 1024
 class SegmentReader:
     """Reads segments of one chain."""
 
-    def __init__(self, pool: HolderPool, admitted: Sequence[SeatIndex], columns: int) -> None:
-        """Read from the admitted seats; every segment has `columns` columns."""
+    def __init__(
+        self, pool: HolderPool, admitted: Sequence[SeatIndex], columns: int, hedge_seconds_min: float = HEDGE_SECONDS
+    ) -> None:
+        """Read from the admitted seats; every segment has `columns` columns.
+
+        Who waits for nobody asks others after hedge_seconds_min at the earliest: it reads no column in vain.
+        """
+        self._hedge_seconds_min = hedge_seconds_min
         self._pool = pool
         self._admitted = tuple(admitted)
         self._columns = columns
@@ -144,7 +152,8 @@ class SegmentReader:
 
     def hedge_seconds(self) -> float:
         """Return how long no news is no reason for worry."""
-        return min(max(HEDGE_SECONDS, HEDGE_USUAL * self._usual_seconds), HEDGE_SECONDS_MAX)
+        usual = min(max(HEDGE_SECONDS, HEDGE_USUAL * self._usual_seconds), HEDGE_SECONDS_MAX)
+        return max(self._hedge_seconds_min, usual)
 
     def note_answer(self, seconds: float) -> None:
         """Learn how long answers take."""

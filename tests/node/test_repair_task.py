@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,8 +21,10 @@ from node.completion_task import CompletionTask
 from node.own_shards import OwnColumns
 from node.purge_task import PurgeTask
 from node.repair_task import RepairTask
+from storage.errors import StoreUnavailableError
 from storage.identifiers import ColumnIndex, SeatIndex, SegmentId
 from storage.merkle import check_shard
+from storage.repairing import RepairLoad
 from storage.segments import SegmentShape
 from storage.state import SegmentState, decode_state, read_state, segment_key
 from storage.stores.protocols import ShardName
@@ -52,6 +55,8 @@ class ShardsOf:
     """Implements OwnShards on a holder in memory."""
 
     holder: MemoryHolder
+    columns_max: int | None = None
+    """Beyond which the disk refuses."""
 
     def has_shard(self, segment_id: SegmentId, column: ColumnIndex) -> bool:
         return (segment_id, column) in self.holder.shards
@@ -60,6 +65,8 @@ class ShardsOf:
         self, segment_id: SegmentId, state: SegmentState, column: ColumnIndex, shard: bytes | bytearray | memoryview
     ) -> None:
         check_shard(state.roots[column], shard)
+        if len(self.holder.shards) == self.columns_max:
+            raise StoreUnavailableError("the disk refuses")
         self.holder.shards[segment_id, column] = bytearray(shard)
 
 
@@ -75,7 +82,7 @@ def clock() -> trio.testing.MockClock:
 
 
 @asynccontextmanager
-async def repairing(nine: Nine, seat: SeatIndex) -> AsyncGenerator[RepairTask, None]:
+async def repairing(nine: Nine, seat: SeatIndex, columns_max: int | None = None) -> AsyncGenerator[RepairTask, None]:
     holder = nine.holders[seat]
     others = tuple(other for other in EVERYBODY if other != seat)
     pool = HolderPool(EVERYBODY, nine.connect, 6)
@@ -100,7 +107,7 @@ async def repairing(nine: Nine, seat: SeatIndex) -> AsyncGenerator[RepairTask, N
         admitted=EVERYBODY,
         columns=SEATS,
         ledger=LedgerOf(nine),
-        shards=ShardsOf(holder),
+        shards=ShardsOf(holder, columns_max),
         reader=SegmentReader(pool, EVERYBODY, SEATS),
         completion=completion,
     )
@@ -126,6 +133,72 @@ async def test_a_burnt_seat_is_rebuilt_from_the_others(nine: Nine, clock: trio.t
     async with repairing(nine, seat) as repair:
         await until(clock, lambda: repair.status().rebuilt == 5)
     assert nine.holders[seat].shards == kept
+
+
+async def test_a_repair_says_what_it_takes_and_takes_no_more(
+    nine: Nine, clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    seat = SeatIndex(4)
+    await put_objects(nine, 6)
+    needed = k_columns_bytes(nine)
+    nine.holders[seat].burn()
+    read_before = bytes_read(nine)
+    with caplog.at_level(logging.INFO):
+        async with repairing(nine, seat) as repair:
+            await until(clock, lambda: repair.status().rebuilt == 6)
+            assert repair.status().progress.done == RepairLoad(6, needed)
+            await until(clock, lambda: any("6 of 6 columns" in line for line in caplog.messages))
+    assert bytes_read(nine) - read_before <= 1.05 * needed
+    plan = f"repair: 6 columns to rebuild, {needed / 2**20:.1f} MiB to read from others, about 0 s"
+    assert caplog.messages[0] == plan
+
+
+async def test_a_repair_that_ended_half_way_goes_on_where_it_was(nine: Nine, clock: trio.testing.MockClock) -> None:
+    seat = SeatIndex(4)
+    await put_objects(nine, 20)
+    needed = k_columns_bytes(nine)
+    nine.holders[seat].burn()
+    async with repairing(nine, seat, columns_max=10) as repair:
+        await until(clock, lambda: repair.status().rebuilt == 10)
+    again = bytes_read(nine)
+    async with repairing(nine, seat) as repair:
+        await until(clock, lambda: repair.status().rebuilt == 10)
+    assert bytes_read(nine) - again <= 0.55 * needed
+    assert len(nine.holders[seat].shards) == 20
+
+
+async def test_one_hopeless_segment_is_listed_and_the_others_are_rebuilt(
+    nine: Nine, clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    seat = SeatIndex(1)
+    await put_objects(nine, 5)
+    hopeless = nine.chain.live_segments()[2].segment_id
+    nine.holders[seat].burn()
+    for other in (2, 3, 4):
+        for name in [name for name in nine.holders[other].shards if name[0] == hopeless]:
+            del nine.holders[other].shards[name]
+    async with repairing(nine, seat) as repair:
+        await until(clock, lambda: repair.status().rebuilt == 4 and bool(repair.status().set_aside))
+        assert repair.status().set_aside == {hopeless: "6 columns needed, 5 available"}
+        expected = f"repair: segment {hopeless.hex()} is set aside: 6 columns needed, 5 available"
+        await until(clock, lambda: expected in caplog.messages)
+
+
+async def put_objects(nine: Nine, count: int) -> None:
+    """Store as many segments."""
+    async with nine.client() as client:
+        for i in range(count):
+            await client.put("bucket", f"{i}", bytes_source(random.Random(i).randbytes(300_000)))
+
+
+def k_columns_bytes(nine: Nine) -> int:
+    """What rebuilding one column of every segment reads."""
+    shapes = [SegmentShape(found.segment_bytes, found.k, SEATS) for found in nine.chain.live_segments()]
+    return sum(shape.k * shape.shard_bytes for shape in shapes)
+
+
+def bytes_read(nine: Nine) -> int:
+    return sum(holder.bytes_read for holder in nine.holders)
 
 
 async def test_columns_written_while_a_seat_was_away_are_rebuilt_and_reported(

@@ -104,6 +104,7 @@ class MemoryHolder:
     """For a receipt."""
     vouch: Callable[[Move], Awaitable[Voucher]] | None = None
     """Gives its word for moves."""
+    bytes_read: int = 0
     places_asked: list[int] = field(default_factory=list[int])
     """How many places each request for small reads named."""
 
@@ -187,6 +188,7 @@ class MemoryLink:
         leaves = bytearray(self._shard(segment_id, column)[start : start + leaf_count * LEAF_BYTES])
         if self.holder.lying:
             leaves[len(leaves) // 2] ^= 1
+        self.holder.bytes_read += len(leaves)
         return memoryview(leaves)
 
     async def read_places(self, places: Sequence[LeafPlace]) -> tuple[LeavesAnswer | None, ...]:
