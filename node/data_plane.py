@@ -239,30 +239,8 @@ class DataPlane:
                 on_mismatch=codes.doubt,
                 asked=lambda: self.holder.client_questions,
             )
-            scrub = ScrubTask(
-                ScrubParts(
-                    seat=SeatIndex(self._config.seat),
-                    admitted=self._seats,
-                    ledger=self._chain,
-                    store=self._shards,
-                    own=self._own,
-                    announce=self.repair.announce,
-                    home=self._config.home,
-                    now_ms=now_ms,
-                )
-            )
-            self.challenge = ChallengeTask(
-                ChallengeParts(
-                    seat=SeatIndex(self._config.seat),
-                    rules=lambda: self._chain.context,
-                    next_height=lambda: Height(self._chain.tip.height + 1),
-                    state=self._chain,
-                    ledger=self._chain,
-                    pool=pool,
-                    sender=sender,
-                    purged_height=lambda: self._compaction.purged_height,
-                )
-            )
+            scrub = self._scrub(self.repair)
+            self.challenge = self._challenges(pool, sender)
             recode = self._recoding(pool, sender)
             self.holder.vouch = recode.vouch
             nursery.start_soon(recode.run)
@@ -276,6 +254,36 @@ class DataPlane:
             nursery.start_soon(self._compaction.run)
             nursery.start_soon(self.challenge.run)
             nursery.start_soon(codes.run)
+
+    def _scrub(self, repair: RepairTask) -> ScrubTask:
+        """Return what rereads this seat's shards."""
+        return ScrubTask(
+            ScrubParts(
+                seat=SeatIndex(self._config.seat),
+                admitted=self._seats,
+                ledger=self._chain,
+                store=self._shards,
+                own=self._own,
+                announce=repair.announce,
+                home=self._config.home,
+                now_ms=now_ms,
+            )
+        )
+
+    def _challenges(self, pool: HolderPool, sender: SeatSender) -> ChallengeTask:
+        """Return this seat's part in every epoch."""
+        return ChallengeTask(
+            ChallengeParts(
+                seat=SeatIndex(self._config.seat),
+                rules=lambda: self._chain.context,
+                next_height=lambda: Height(self._chain.tip.height + 1),
+                state=self._chain,
+                ledger=self._chain,
+                pool=pool,
+                sender=sender,
+                purged_height=lambda: self._compaction.purged_height,
+            )
+        )
 
     def _recoding(self, pool: HolderPool, sender: SeatSender) -> RecodeTask:
         """Return what moves bytes to new segments."""
