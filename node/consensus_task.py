@@ -16,6 +16,7 @@ from consensus.signing import check_signature
 from node.blocking import BriefWork
 from node.carried import CarriedWatch
 from node.clock import now_ms
+from node.high_water import HighWater
 from node.inbox import OfferedBlock
 from node.member import Member
 from node.member_parts import MemberParts
@@ -59,6 +60,7 @@ class ConsensusParts:
     on_appended: Callable[[Appended], None]
     """Told of every block, after it is durable."""
     listen_s: float = LISTEN_S
+    high_water: HighWater = field(default_factory=HighWater)
     check: SignatureCheck = check_signature
 
 
@@ -98,6 +100,7 @@ class ConsensusTask:
                 run_flush=BriefWork(trio.to_thread.run_sync),
                 monotonic_s=time.monotonic,
                 wall_ms=now_ms,
+                high_water=parts.high_water,
                 check=parts.check,
             )
         )
@@ -114,8 +117,9 @@ class ConsensusTask:
 
     @property
     def is_voting(self) -> bool:
-        """Say whether this seat has listened and recovered, and signs at its height."""
-        return self._is_recovered and self._member.is_voting
+        """Say whether this seat has listened, recovered and reached the high-water mark, and signs at its height."""
+        is_reached = self._parts.high_water.is_reached(self._parts.chain.tip.height)
+        return self._is_recovered and is_reached and self._member.is_voting
 
     @property
     def peers(self) -> PeerHeights:

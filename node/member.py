@@ -72,6 +72,7 @@ from node.block_keeper import BlockKeeper
 from node.errors import WriteAheadLogError
 from node.evidence_pool import EvidencePool
 from node.helping import Helper
+from node.high_water import Unsaid
 from node.inbox import Inbox, OfferedBlock, Received
 from node.log_replay import replay_log
 from node.message_gate import AgreementMessage, MessageGate, height_of
@@ -145,6 +146,7 @@ class Member:
         self._timers = Timers()
         self._pace = ProposePace(parts.monotonic_s())
         self._own_events: deque[Event] = deque()
+        self._unsaid = Unsaid(mark=parts.high_water)
         self._start = StartWatch(begun_at=parts.monotonic_s())
         self._wants_certificate = False
         self._repeat_at = math.inf
@@ -213,9 +215,7 @@ class Member:
         self._state = replayed.state
         self._blocks.restore(replayed.blocks)
         self._schedule_repeat()
-        for effect in replayed.unfinished:
-            await self._carry_out(effect)
-        await self._feed_own()
+        await self._carry_out_all(replayed.unfinished)
 
     def _check_record(self, remembered: Remembered) -> None:
         parts, chain = self._parts, self._chain
@@ -223,6 +223,8 @@ class Member:
 
     async def advance(self) -> None:
         """Take what is due: a reason for a block, one queued message, timeouts, a repetition."""
+        if unsaid := self._unsaid.take(self._chain.tip.height):
+            await self._carry_out_all(unsaid)
         await self._consider_start()
         if self._inbox:
             await self._take(self._inbox.take())
@@ -342,7 +344,14 @@ class Member:
 
     # --- what the core asks for --------------------------------------------------------------------------------------
 
+    async def _carry_out_all(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            await self._carry_out(effect)
+        await self._feed_own()
+
     async def _carry_out(self, effect: Effect) -> None:
+        if self._unsaid.holds(effect, self._chain.tip.height):
+            return
         match effect:
             case AskForValue():
                 block_hash = await self._blocks.make()
@@ -404,6 +413,7 @@ class Member:
         self._timers.clear()
         self._pace.begin_height()
         self._own_events.clear()
+        self._unsaid.clear()
         self._gate.forget()
         self._intake.pool.clear()
         self._start = StartWatch(begun_at=self._parts.monotonic_s())

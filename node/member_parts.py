@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from consensus.signing import check_signature
+from node.high_water import HighWater
 from node.reception import ReceptionEvents
 from node.record_check import check_record
 
@@ -68,5 +69,7 @@ class MemberParts:
     run_flush: RunBlocking
     monotonic_s: Callable[[], float]
     wall_ms: Callable[[], Milliseconds]
+    high_water: HighWater = field(default_factory=HighWater)
+    """Until the chain is as high as that, nothing is said."""
     check: SignatureCheck = check_signature
     check_record: RecordCheck = check_record

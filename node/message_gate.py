@@ -174,6 +174,7 @@ class MessageGate:
             return
         if self._signer.is_stranger(position, signature):
             raise SecondCopyError(
-                f"seat {self._me} signed {position} but not in this process: another copy of this seat is running;"
-                " stop it, and start this one again"
+                f"seat {self._me} signed {position}, which its record lacks: another copy of this seat is running,"
+                " or this home is a backup; stop the other copy and start this one again, or, if there is none, move"
+                " signer and wal/log away and start again: the node then rejoins as after a fire"
             )

@@ -13,6 +13,7 @@
         data_plane.run                            shards: serve, repair, complete, purge
         admission.run                             what is posted here reaches the proposers
         rejoin_if_needed                          keys without a signer record: vote later
+        learn_heights                             a home from a backup signs nothing that it has signed since
         check_clock                               a clock far from the other members' ends the node
         serve_api                                 HTTP on a local port
         run_gateway_process                       S3, when HOME/gateway is there: a process of its own
@@ -26,6 +27,7 @@ space and begins anew, as after a crash, since databases and logs are sound only
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 import sys
 import time
@@ -36,7 +38,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.identifiers import Height
-from consensus.messages import CommitMessage, encode_message
+from consensus.messages import NONCE_BYTES, CommitMessage, encode_message
 from consensus.signing import check_signature
 from node.admission import Admission
 from node.api.application import ApiParts, build_application
@@ -50,6 +52,7 @@ from node.consensus_task import ConsensusParts, ConsensusTask
 from node.data_plane import DataPlane, open_shards
 from node.errors import ConfigurationError, DiskFullError, SnapshotReadyError
 from node.gateway_process import run_gateway_process
+from node.high_water import HeightQuestion, HighWater
 from node.keys import take_next_keys
 from node.ledger_chain import LedgerChain
 from node.member_links import MemberLinks, ShellHandlers
@@ -76,6 +79,7 @@ from storage.stores.snapshots import IncomingSnapshot, MadeSnapshots
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from consensus.identifiers import MemberIndex
     from consensus.signing import SignatureCheck
     from node.network.peers import NetworkSettings
     from node.node_chain import Appended
@@ -214,6 +218,7 @@ class Node:
             erased_height=lambda: self.chain.erased_height() if self.records.has_scanned else None,
             precommitted=stores.signer.precommitted_height,
         )
+        self.high_water = HighWater(needed=self.chain.rules.members.budget.quorum - 1)
         self.consensus = ConsensusTask(self._consensus_parts(check))
         self.admission.on_waiting = self.consensus.wake
         self.server = CatchUpServer(
@@ -245,6 +250,7 @@ class Node:
             counters=self.counters,
             take_transactions=self.admission.take,
             on_appended=self.on_appended,
+            high_water=self.high_water,
             check=check,
         )
 
@@ -275,6 +281,7 @@ class Node:
             nursery.start_soon(self.admission.run, self.links.publish_transactions)
             nursery.start_soon(self.gossip_decisions)
             nursery.start_soon(self.rejoin_if_needed)
+            nursery.start_soon(self.learn_heights)
             nursery.start_soon(self.check_clock)
             nursery.start_soon(self.follow_seats)
             nursery.start_soon(self.serve_api)
@@ -306,6 +313,19 @@ class Node:
             last = self.stores.chain.tip.last
             if last is not None and last.block.header.proposer == self.config.seat:
                 self.links.publish_block(encode_message(CommitMessage(certificate=last.commit)))
+
+    async def learn_heights(self) -> None:
+        """Ask the others how far they are: this seat signs only once its chain is there."""
+        question = HeightQuestion(mark=self.high_water, nonce=secrets.token_bytes(NONCE_BYTES), chain=self.consensus)
+
+        async def ask_one(member: MemberIndex) -> None:
+            await question.ask(self.links, member, trio.sleep)
+            self.consensus.wake()
+
+        async with trio.open_nursery() as nursery:
+            for member in self.chain.rules.members.indices:
+                if member != self.config.seat:
+                    nursery.start_soon(ask_one, member)
 
     async def rejoin_if_needed(self) -> None:
         """Find the height above which this seat may sign, if its record is gone."""

@@ -28,6 +28,7 @@ from consensus.errors import RejectionError
 from consensus.evidence import fault_place
 from consensus.height_state import start_state
 from consensus.identifiers import Height
+from consensus.messages import ProposalMessage, VoteMessage, decode_message
 from consensus.proposals import Proposal
 from consensus.vote_keeper import POLKAS_KEPT, ROUNDS_KEPT
 from consensus.votes import Precommit, Prevote, SignedVote
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
 
     Place = tuple[Round, BlockHash]
 
+PROPOSAL_TAG: Final = 32
+VOTE_TAG: Final = 33
+TAG_AT: Final = 2
+"""Where a frame's tag stands: behind the heads of two short arrays."""
 TALLIES_MAX: Final = 4 * (2 * ROUNDS_KEPT + 1)
 """Rounds within reach, and those that certificates moved a member through."""
 
@@ -154,7 +159,27 @@ class Watch:
         members = self._members(height)
         return self._quorum(height) - sum(self._is_liar(member, height) for member in members.indices)
 
+    @property
+    def statements(self) -> list[MemberIndex]:
+        """Return who has said something, once for each of its statements, in their order."""
+        return [member for _, member, _, _ in self._statements]
+
     # --- signatures --------------------------------------------------------------------------------------------------
+
+    def on_frame(self, frame: bytes) -> Vote | None:
+        """A correct member sends this to all; return a vote that it says for the first time."""
+        if frame[TAG_AT] not in {PROPOSAL_TAG, VOTE_TAG}:
+            return None
+        message = decode_message(frame)
+        match message:
+            case VoteMessage(signed=signed):
+                return signed.vote if self.on_vote(signed) else None
+            case ProposalMessage():
+                self.on_proposal(message.signed.proposal)
+                self.check_evidence(message.block.evidence)
+                return None
+            case _:
+                raise AssertionError(f"the tag says otherwise than {type(message).__name__}")
 
     def on_vote(self, signed: SignedVote) -> bool:
         """A correct member released a vote; say whether for the first time."""

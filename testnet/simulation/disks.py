@@ -135,6 +135,13 @@ class SimulatedDisk:
             scratch._files[path] = _Contents(bytearray(contents.seen), bytes(contents.seen))
         return scratch
 
+    def backup(self) -> SimulatedDisk:
+        """Return a copy of everything, rows included."""
+        copied = self.copy()
+        for rows, source in ((copied.chain, self.chain), (copied.records, self.records)):
+            rows.take_all(source)
+        return copied
+
     def refused_lately(self) -> bool:
         """Say whether it refused something since this was last asked."""
         refused, self._refused = self._refused, False
@@ -289,6 +296,11 @@ class SimulatedRows:
     def snapshot(self) -> Generator[SimulatedRows]:
         """Give the rows as they are now."""
         yield SimulatedRows(disk=self.disk, directory=self.directory, _rows=dict(self._rows), _order=list(self._order))
+
+    def take_all(self, source: SimulatedRows) -> None:
+        """Hold what another holds."""
+        for store_key, value in source.iterate():
+            self._set(store_key, value)
 
     def _set(self, store_key: bytes, value: bytes | bytearray | memoryview | None) -> None:
         is_there = store_key in self._rows

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 from consensus.errors import GrandestError, RejectionError
 from consensus.identifiers import MemberIndex, Milliseconds
-from consensus.messages import ProposalMessage, VoteMessage, decode_message
+from consensus.messages import NONCE_BYTES
 from node.admission import STALLED_S, Admission
 from node.catch_up_task import CatchUpServer, run_catch_up
 from node.consensus_task import LISTEN_S
 from node.errors import NodeError
+from node.high_water import HeightQuestion, HighWater
 from node.inbox import OfferedBlock
 from node.ledger_chain import LedgerChain
 from node.member import Member
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from consensus.blocks import DecidedBlock
     from consensus.identifiers import Height
     from consensus.messages import TransactionsMessage
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureMaker
     from consensus.votes import Vote
     from node.catch_up_task import Answer
@@ -67,10 +69,6 @@ DISK_US: Final = (50, 600)
 RESTART_US: Final = (50_000, 2 * SECOND_US)
 """How soon a supervisor starts a process that has ended."""
 REPLAYS_CHECKED: Final = 1 / 16
-PROPOSAL_TAG: Final = 32
-VOTE_TAG: Final = 33
-TAG_AT: Final = 2
-"""Where a frame's tag stands: behind the heads of two short arrays."""
 
 
 class SimulatedNode:
@@ -92,9 +90,7 @@ class SimulatedNode:
         self.is_retired = False
         self._running: Running | None = None
         self._tasks: tuple[Task, ...] = ()
-        self._questions = Questions(
-            seat, around.timeline, around.network, lambda member, asked: around.peers[member].answer(asked)
-        )
+        self._questions = Questions(seat, around.timeline, around.network, around.answer_of)
         self._restart = RestartCheck()
         self.liar = self._new_liar(lies) if lies else None
 
@@ -144,7 +140,16 @@ class SimulatedNode:
             Task(timeline, self._run(self._running), self._on_end),
             Task(timeline, run_catch_up(self, self), self._on_end),
             Task(timeline, self._pass_on(self._running), self._on_end),
+            *self._ask_heights(self._running),
         )
+
+    def _ask_heights(self, running: Running) -> list[Task]:
+        """Ask how far the others are, as runner.py does."""
+        question = HeightQuestion(
+            mark=running.high_water, nonce=bytes(NONCE_BYTES), chain=self, check=self._around.check
+        )
+        others = (member for member in running.chain.rules.members.indices if member != self.seat)
+        return [Task(self._around.timeline, question.ask(self, m, self.pause), self._on_end) for m in others]
 
     def stop(self, *, loses_power: bool) -> None:
         """End the process where it stands; with the power go the writes that were not flushed."""
@@ -195,6 +200,7 @@ class SimulatedNode:
         signer = Signer(HOME, self._signing_key, around.genesis_hash, self.disk)
         log = WriteAheadLog(WAL, around.genesis_hash, self.disk)
         mempool, counters = Mempool(), NodeCounters()
+        high_water = HighWater(needed=chain.rules.members.budget.quorum - 1 if self.liar is None else 0)
         outbox: Outbox = self if self.liar is None else self.liar
         admission = Admission(chain=chain, mempool=mempool, outbox=outbox, counters=counters, now=self.now)
         member = Member(
@@ -211,6 +217,7 @@ class SimulatedNode:
                 run_flush=self._run_blocking,
                 monotonic_s=self.now,
                 wall_ms=self._wall_ms,
+                high_water=high_water,
                 check=around.check,
                 check_record=check_record if self.liar is None else forgive,
             )
@@ -226,7 +233,7 @@ class SimulatedNode:
             run_blocking=run_at_once,
         )
         admission.on_waiting = self._wake
-        return Running(member, admission, mempool, server, chain, signer, log)
+        return Running(member, admission, mempool, server, chain, signer, log, high_water)
 
     async def _run(self, running: Running) -> None:
         """What ConsensusTask.run() does, in virtual time."""
@@ -275,6 +282,8 @@ class SimulatedNode:
         match error:
             case ProcessEndError():
                 self._end_and_restart(loses_power=isinstance(error, PowerCutError))
+            case StopIteration():
+                self._wake()  # a height is learned
             case InvariantError():
                 raise error
             case _ if self.liar is not None:
@@ -368,17 +377,9 @@ class SimulatedNode:
         self._around.peers[receiver].receive(MemberIndex(sender), frame)
 
     def _show(self, frame: bytes) -> None:
-        watch = self._around.watch
-        if frame[TAG_AT] == VOTE_TAG:
-            message = decode_message(frame)
-            assert isinstance(message, VoteMessage), "the tag says so"
-            if watch.on_vote(message.signed):
-                self._remember(message.signed.vote)
-        elif frame[TAG_AT] == PROPOSAL_TAG:
-            message = decode_message(frame)
-            assert isinstance(message, ProposalMessage), "the tag says so"
-            watch.on_proposal(message.signed.proposal)
-            watch.check_evidence(message.block.evidence)
+        vote = self._around.watch.on_frame(frame)
+        if vote is not None:
+            self._remember(vote)
 
     def _remember(self, vote: Vote) -> None:
         """A vote was said for the first time: the log was flushed just before, and holds all that led to it."""
@@ -423,6 +424,12 @@ class SimulatedNode:
         """One above the chain."""
         assert self._running is not None, "a task of the process asks"
         return self._running.member.height
+
+    @property
+    def schedule(self) -> MemberSchedule:
+        """Who agrees on which height."""
+        assert self._running is not None, "a task of the process asks"
+        return self._running.chain.rules.schedule
 
     @property
     def peers(self) -> PeerHeights:

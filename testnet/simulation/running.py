@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from consensus.signing import SignatureCheck
     from node.admission import Admission
     from node.catch_up_task import Answer, Asker, CatchUpServer
+    from node.high_water import HighWater
     from node.ledger_chain import LedgerChain
     from node.member import Member
     from node.mempool import Mempool
@@ -47,6 +48,10 @@ class Surroundings:
     check: SignatureCheck
     peers: list[SimulatedNode]
 
+    def answer_of(self, member: MemberIndex, payload: bytes) -> bytes | None:
+        """Return what another node answers in catch-up, None for nothing."""
+        return self.peers[member].answer(payload)
+
 
 @dataclass(slots=True)
 class Running:
@@ -59,6 +64,7 @@ class Running:
     chain: LedgerChain
     signer: Signer
     log: WriteAheadLog
+    high_water: HighWater
     is_listening: bool = True
     is_idle: bool = False
 

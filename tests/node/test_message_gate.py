@@ -167,7 +167,9 @@ def test_an_own_message_passes_only_if_it_was_signed_here(
     gate: MessageGate, chain: LedgerChain, signer: Signer
 ) -> None:
     mine = prevote(ME)
-    with pytest.raises(SecondCopyError, match="another copy of this seat is running; stop it"):
+    with pytest.raises(
+        SecondCopyError, match="another copy of this seat is running, or this home is a backup; stop the other"
+    ):
         admitted(gate, VoteMessage(signed=mine))
     assert signer.sign_vote(mine.vote) == mine
     assert admitted(gate, VoteMessage(signed=mine))

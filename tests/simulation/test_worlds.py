@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from testnet.simulation.checkers import InvariantError
+from testnet.simulation.disks import SimulatedDisk
 from testnet.simulation.faults import FaultKind, Lie, Move, Plan
+from testnet.simulation.restart_check import RestartCheck
 from testnet.simulation.signatures import SignatureKind
 from testnet.simulation.world import Settings, World, plan_of, run_world
 
@@ -92,6 +95,53 @@ def test_liars_that_equivocate_for_ever_make_no_block_once_they_are_convicted() 
     world.run_on(seconds=180)
     assert 2 <= world.watch.height - before <= 7
     assert world.watch.faults > faults, "what they do is on chain, convicted or not"
+
+
+@pytest.mark.parametrize("seat", [0, 4])
+def test_a_home_from_an_old_backup_signs_nothing_and_stops(seat: int) -> None:
+    """The backup is of minutes ago; its links come up late, and it is asked for a transaction meanwhile."""
+    world = World(Settings(heights=20, kinds=frozenset()), 5, Plan(storm_ms=3_000, faults=(), liars=()))
+    node = world.nodes[seat]
+    backups: list[SimulatedDisk] = []
+    world.timeline.after(2_500_000, lambda: backups.append(node.disk.backup()))
+    world.run()
+    world.run_on(seconds=200)
+    node.stop(loses_power=False)
+    node.disk, node._restart = backups[0], RestartCheck()
+    statements = world.watch.statements
+    for other in range(9):
+        world.network.cut(other, seat)
+        world.network.cut(seat, other)
+    node.start()
+    posted: list[bool] = []
+    world.timeline.after(1_500_000, lambda: posted.append(node.submit(world._workload.next_submission())))
+    world.run_on(seconds=4)
+    world.network.heal()
+    node.break_requests()
+    node.say_status_to_all()
+    with pytest.raises(InvariantError, match="another copy of this seat is running, or this home is a backup"):
+        world.run_on(seconds=30)
+    assert [said for said in world.watch.statements[len(statements) :] if said == seat] == []
+
+
+def test_halves_that_meet_again_decide_within_ten_seconds() -> None:
+    """Four and five of nine, apart for five minutes: nothing is decided, and then soon."""
+    world = World(Settings(heights=5, kinds=frozenset()), 11, Plan(storm_ms=2_000, faults=(), liars=()))
+    world.run()
+    sides = [(a, b) for a in range(9) for b in range(9) if (a < 4) != (b < 4)]
+    for sender, receiver in sides:
+        world.network.cut(sender, receiver)
+    world.run_on(seconds=1)
+    before = world.watch.height
+    for node in world.nodes:
+        node.submit(world._workload.next_submission())
+    world.run_on(seconds=300)
+    assert world.watch.height == before
+    world.network.heal()
+    for node in world.nodes:
+        node.say_status_to_all()
+    world.run_on(seconds=10)
+    assert world.watch.height > before
 
 
 def test_one_seed_is_one_history_under_any_hash_seed() -> None:
