@@ -19,8 +19,10 @@ from node.client.errors import NotCommittedError
 from node.client.gathering import Gathering
 from node.client.new_objects import Description, NewObject
 from node.client.versions import StoredPart
+from node.clock import now_ms
 from node.gateway.bucket_store import BucketStore, shown_bucket
 from node.gateway.ledger_refusals import refusal_of, removal_failure
+from node.gateway.notifications import Event, wanted_by
 from node.gateway.object_records import description_of, details_of, parts_of
 from node.gateway.refusals import WriteFailure
 from node.gateway.store import Bucket, ObjectDetails, Version
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from node.gateway.follower import Follower
     from node.gateway.http_server import Send
     from node.gateway.index import Index
+    from node.gateway.notifications import Outbox
     from node.gateway.store import Listed, Named, NewVersion, Upload
     from storage.buckets import Retention
     from storage.identifiers import BucketTag, VersionId
@@ -81,7 +84,7 @@ class ChainStore:
         self._follower: Follower | None = None
         self._fence: Fence | None = None
         self._remembered: OrderedDict[ListingPlace, OpenObject] = OrderedDict()
-        self._named: dict[ListingPlace, int] = {}
+        self._outbox: Outbox | None = None
         self._forgotten = Height(0)
         self._buckets = BucketStore(client, self._height)
         self._removals: Gathering[_Removal, WriteFailure | None] = Gathering(
@@ -89,9 +92,9 @@ class ChainStore:
         )
         self._uploads = Uploads(client, self)
 
-    def attach(self, follower: Follower, fence: Fence) -> None:
-        """Take the parts that need this store to be made first."""
-        self._follower, self._fence = follower, fence
+    def attach(self, follower: Follower, fence: Fence, outbox: Outbox) -> None:
+        """Take the parts that need this store to be made first, and who tells webhooks."""
+        self._follower, self._fence, self._outbox = follower, fence, outbox
 
     async def run(self) -> None:
         """Ask together what is asked at the same time, until cancelled."""
@@ -126,6 +129,9 @@ class ChainStore:
     async def bucket(self, name: str) -> Bucket | None:
         """Return one bucket."""
         opened = await self._buckets.open(name)
+        if opened is None and await self.fence():
+            # Writes ask without a fence; a bucket made a moment ago at another gateway is there all the same.
+            opened = await self._buckets.open(name)
         return None if opened is None else shown_bucket(opened)
 
     async def create_bucket(self, bucket: Bucket) -> None:
@@ -191,7 +197,9 @@ class ChainStore:
             acknowledged = await self._client.store(made, source)
         except NotCommittedError as error:
             raise refusal_of(error) from error
-        return await self._written(bucket, new, details[0], acknowledged)
+        written = await self._written(bucket, new, details[0], acknowledged)
+        await self._tell(bucket, "ObjectCreated:Put", written)
+        return written
 
     def _made(self, bucket: str, new: NewVersion, describe: Callable[[], Description]) -> NewObject:
         return NewObject(
@@ -217,6 +225,7 @@ class ChainStore:
             is_latest=True,
             details=details,
         )
+        await self._tell(bucket, "ObjectRemoved:DeleteMarkerCreated", marked)
         return replace(marked, proof_headers=self._proof_headers(acknowledged))
 
     async def compose(self, bucket: str, new: NewVersion, parts: Sequence[Version]) -> Version:
@@ -233,8 +242,31 @@ class ChainStore:
                 ready = await self._client.versions.copy(made, opened[0])
         except NotCommittedError as error:
             raise refusal_of(error) from error
-        acknowledged = self._client.acknowledged(ready)
-        return await self._written(bucket, new, details, acknowledged)
+        written = await self._written(bucket, new, details, self._client.acknowledged(ready))
+        event_name = "ObjectCreated:CompleteMultipartUpload" if details.upload_id else "ObjectCreated:Copy"
+        await self._tell(bucket, event_name, written)
+        return written
+
+    async def _tell(self, bucket: str, event_name: str, written: Version) -> None:
+        """Leave an event with the outbox, for each rule of the bucket that wants it."""
+        found = await self.bucket(bucket)
+        if found is None or self._outbox is None:
+            return
+        events = [
+            Event(
+                url=rule.url,
+                rule_name=rule.rule_name,
+                event_name=event_name,
+                bucket=bucket,
+                name=written.name,
+                time_ms=now_ms(),
+                plain_bytes=written.details.plain_bytes,
+                etag=written.details.etag,
+                version_id="" if written.is_null else written.shown_id,
+            )
+            for rule in wanted_by(found, event_name, written.name)
+        ]
+        await self._outbox.add(events)
 
     async def begin_upload(self, bucket: str, upload: Upload) -> str:
         """Begin an upload in parts."""
@@ -265,13 +297,17 @@ class ChainStore:
     ) -> list[WriteFailure | None]:
         """Remove versions for good."""
         keys = self._client.versions.keys(bucket)
-        return await self.remove_entries(
+        failures = await self.remove_entries(
             [
                 EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, one.name), version_id=one.object_version)
                 for one in names
             ],
             bypass_governance=bypass_governance,
         )
+        for one, failure in zip(names, failures, strict=True):
+            if failure is None:
+                await self._tell(bucket, "ObjectRemoved:Delete", _removed(one))
+        return failures
 
     async def remove_entries(
         self, names: Sequence[EntryName], *, bypass_governance: bool = False
@@ -406,6 +442,18 @@ def opened_of(object_version: Version) -> OpenObject:
     """Return what the client needs to read a version."""
     assert isinstance(object_version.handle, OpenObject), "a version that was read from this store"
     return object_version.handle
+
+
+def _removed(named: Named) -> Version:
+    """Return what an event tells of a version that is gone."""
+    return Version(
+        name=named.name,
+        version_id=NULL_VERSION if named.object_version is None else named.object_version,
+        is_null=named.object_version in {None, NULL_VERSION},
+        is_marker=False,
+        is_latest=False,
+        details=ObjectDetails(plain_bytes=0, etag="", modified_ms=0),
+    )
 
 
 async def _one_done(asked: Awaitable[Commit]) -> None:

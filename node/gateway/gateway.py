@@ -9,6 +9,7 @@
           Fence.run                   what reads wait for (fence.py)
           ChainStore.run              the Store that the operations of S3 use (store.py, chain_store.py)
           run_lifecycle               what buckets' rules let expire (lifecycle.py)
+        Outbox.run                    events on their way to webhooks (notifications.py)
         HttpServer.serve              requests (http_server.py) to Application.answer (application.py)
         stop_on_signal                SIGTERM, SIGINT: drain, then end
 
@@ -22,6 +23,7 @@ import signal
 import ssl
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -42,6 +44,7 @@ from node.gateway.http_server import HttpServer
 from node.gateway.index import Index
 from node.gateway.lifecycle import run_lifecycle
 from node.gateway.metrics import Metrics, serve_metrics
+from node.gateway.notifications import Outbox
 from node.nurseries import first_expected
 from node.telemetry import set_up_log
 from storage.genesis import storage_genesis
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from storage.identifiers import TenantId
 
 LOGGER: Final = logging.getLogger(__name__)
+OUTBOX_FOLDER: Final = "outbox"
 NODES_MAX: Final = httpx.Limits(max_connections=64, max_keepalive_connections=32)
 
 
@@ -116,19 +120,32 @@ async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> No
         if wait_for_end is not None:
             nursery.start_soon(_end_with, wait_for_end, nursery.cancel_scope)
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, limits=NODES_MAX))
+        outbox = await trio.to_thread.run_sync(Outbox, home.folder / OUTBOX_FOLDER, http)
+        stack.callback(outbox.close)
+        nursery.start_soon(outbox.run)
+        around = _Around(http=http, outbox=outbox, nursery=nursery, stack=stack)
         for tenant in home.tenants:
-            tenants.add(tenant, await _open_tenant(home, tenant, http, nursery, stack))
+            tenants.add(tenant, await _open_tenant(home, tenant, around))
         if home.settings.metrics_port:
             nursery.start_soon(serve_metrics, metrics, home.settings.host, home.settings.metrics_port)
         LOGGER.info("S3 of %d tenants on %s:%d", len(home.tenants), home.settings.host, port)
         await server.serve()
 
 
-async def _open_tenant(
-    home: GatewayHome, tenant: ServedTenant, http: httpx.AsyncClient, nursery: trio.Nursery, stack: AsyncExitStack
-) -> Store:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What all tenants share."""
+
+    http: httpx.AsyncClient
+    outbox: Outbox
+    nursery: trio.Nursery
+    stack: AsyncExitStack
+
+
+async def _open_tenant(home: GatewayHome, tenant: ServedTenant, around: _Around) -> Store:
+    nursery, stack = around.nursery, around.stack
     client_home = tenant.client_home
-    chain = HttpChain(client_home.nodes, client_home.tenant, http)
+    chain = HttpChain(client_home.nodes, client_home.tenant, around.http)
     seats = storage_genesis(client_home.genesis).seats
     connect = dialler(seats, client_home.signing_key, nursery)
     client = await stack.enter_async_context(client_over(client_home, chain, connect))
@@ -139,7 +156,7 @@ async def _open_tenant(
     follower = Follower(client, chain, index, store.forget)
     quorum = fault_budget(min(len(client_home.genesis.members), COLUMNS_MAX)).quorum
     fence = Fence(client.pool, quorum, follower)
-    store.attach(follower, fence)
+    store.attach(follower, fence, around.outbox)
     for task in (follower.run, fence.run, store.run):
         nursery.start_soon(task)
     nursery.start_soon(run_lifecycle, store)

@@ -4,6 +4,7 @@
     tenants/NAME/             a client's home (node/client/home.py) of each tenant that has granted this gateway, and
     tenants/NAME/access-keys  its S3 access keys, JSON (mode 0600)
     index/                    plaintext indexes, made again when they are gone
+    outbox/                   events that webhooks have not taken yet
     certificate, key          PEM, for TLS; without them plain HTTP
 
 Settings: host, port (9000), metrics_port (0: none), mode ("gateway-trusted" on an operator's machine, "end-to-end" on
