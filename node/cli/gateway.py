@@ -27,12 +27,13 @@ def add_commands(commands: Commands) -> None:
 
 def run_gateway(arguments: Namespace) -> int:
     """Run a gateway until it is told to stop."""
+    import os
     import sys
 
     from node.gateway.gateway import run
 
     def wait_for_end() -> None:
-        sys.stdin.buffer.read(1)
+        os.read(sys.stdin.fileno(), 1)  # no lock of Python's is held meanwhile
 
     nodes = () if arguments.node is None else (arguments.node,)
     wait: Callable[[], None] | None = wait_for_end if arguments.until_input_ends else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def main() -> int:
 
 
 def _wait_for_end() -> None:
-    sys.stdin.buffer.read(1)
+    os.read(sys.stdin.fileno(), 1)  # no lock of Python's is held meanwhile
 
 
 if __name__ == "__main__":

@@ -115,15 +115,17 @@ async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> No
     except OSError as error:
         detail = f"S3 port {home.settings.host}:{home.settings.port} cannot be used: {error}"
         raise ConfigurationError(detail) from error
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+    # What tasks use is closed after they have ended: stores and HTTP outside the nursery, the clients inside.
+    async with AsyncExitStack() as kept, trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(_stop_on_signal, server, nursery.cancel_scope)
         if wait_for_end is not None:
             nursery.start_soon(_end_with, wait_for_end, nursery.cancel_scope)
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, limits=NODES_MAX))
+        http = await kept.enter_async_context(httpx.AsyncClient(trust_env=False, limits=NODES_MAX))
         outbox = await trio.to_thread.run_sync(Outbox, home.folder / OUTBOX_FOLDER, http)
-        stack.callback(outbox.close)
+        kept.callback(outbox.close)
         nursery.start_soon(outbox.run)
-        around = _Around(http=http, outbox=outbox, nursery=nursery, stack=stack)
+        around = _Around(http=http, outbox=outbox, nursery=nursery, stack=stack, kept=kept)
         for tenant in home.tenants:
             tenants.add(tenant, await _open_tenant(home, tenant, around))
         if home.settings.metrics_port:
@@ -140,6 +142,7 @@ class _Around:
     outbox: Outbox
     nursery: trio.Nursery
     stack: AsyncExitStack
+    kept: AsyncExitStack
 
 
 async def _open_tenant(home: GatewayHome, tenant: ServedTenant, around: _Around) -> Store:
@@ -151,7 +154,7 @@ async def _open_tenant(home: GatewayHome, tenant: ServedTenant, around: _Around)
     client = await stack.enter_async_context(client_over(client_home, chain, connect))
     directory = home.folder / INDEX_FOLDER / client_home.tenant.hex()
     index = await trio.to_thread.run_sync(Index, directory)
-    stack.callback(index.close)
+    around.kept.callback(index.close)
     store = ChainStore(client, index, home.settings.mode)
     follower = Follower(client, chain, index, store.forget)
     quorum = fault_budget(min(len(client_home.genesis.members), COLUMNS_MAX)).quorum

@@ -299,18 +299,24 @@ class _Connection:
         async def send(piece: bytes | bytearray | memoryview) -> None:
             nonlocal sent
             view = memoryview(piece)
-            if sent == 0:
-                first = view[:SEND_BYTES]
-                await self._send_all(b"".join((self._head(answer, closes=closes), first)))
-                sent, view = len(first), view[len(first) :]
-            sent += len(view)
-            assert sent <= length, "more body than announced"
-            for start in range(0, len(view), SEND_BYTES):
-                await self._send_all(view[start : start + SEND_BYTES])
+            try:
+                if sent == 0:
+                    first = view[:SEND_BYTES]
+                    await self._send_all(b"".join((self._head(answer, closes=closes), first)))
+                    sent, view = len(first), view[len(first) :]
+                sent += len(view)
+                assert sent <= length, "more body than announced"
+                for start in range(0, len(view), SEND_BYTES):
+                    await self._send_all(view[start : start + SEND_BYTES])
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+                # Who reads an object knows nothing of connections: for it this is an expected error like others.
+                raise ClientGoneError(f"the client left: {error}") from error
 
         try:
             await write(send)
         except GrandestError as error:
+            if isinstance(error, ClientGoneError):
+                raise
             if sent == 0:
                 return error
             LOGGER.warning("an answer broke off after %d of %d bytes: %s", sent, length, error)
@@ -399,12 +405,12 @@ class _Body:
         if self._protocol.they_are_waiting_for_100_continue:
             proceed = self._protocol.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
             await self._stream.send_all(proceed or b"")
-        with trio.move_on_after(RECEIVE_SECONDS) as scope:
-            try:
+        try:
+            with trio.move_on_after(RECEIVE_SECONDS) as scope:
                 received = await self._stream.receive_some(RECEIVE_BYTES)
-            except trio.BrokenResourceError as error:
-                raise ClientGoneError("the connection broke inside a body") from error
-            self._protocol.receive_data(bytes(received))
+                self._protocol.receive_data(bytes(received))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ClientGoneError(f"the client left inside a body: {error}") from error
         if scope.cancelled_caught:
             raise S3Error(S3Code.REQUEST_TIMEOUT)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from consensus.errors import GrandestError
 from node.gateway import http_server
 from node.gateway.errors import S3Code, S3Error
 from node.gateway.http_server import HttpAnswer, HttpRequest, HttpServer, Send
+from node.nurseries import open_plain_nursery
 
 
 @dataclass
@@ -44,10 +47,11 @@ class Echo:
 
     def _writer(self) -> Callable[[Send], Awaitable[None]]:
         async def write(send: Send) -> None:
-            for start in range(0, len(self.written), 1000):
-                if self.breaks_at == start:
-                    raise S3Error(S3Code.SLOW_DOWN)
-                await send(self.written[start : start + 1000])
+            async with open_plain_nursery():  # as readers of objects do
+                for start in range(0, len(self.written), 1000):
+                    if self.breaks_at == start:
+                        raise S3Error(S3Code.SLOW_DOWN)
+                    await send(self.written[start : start + 1000])
 
         return write
 
@@ -175,6 +179,20 @@ async def test_what_fails_before_its_first_byte_is_an_error_and_later_a_broken_c
         answer = await told(stream, b"GET /b/k HTTP/1.1\r\nHost: h\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert len(answer.partition(b"\r\n\r\n")[2]) == 2000
+
+
+async def test_a_client_that_breaks_off_a_large_answer_ends_its_own_connection_alone() -> None:
+    handler = Echo(written=bytes(30_000_000))
+    async with connected(handler) as (_, stream):
+        await stream.send_all(b"GET /b/k HTTP/1.1\r\nHost: h\r\n\r\n")
+        await stream.receive_some(1000)
+        port: int = stream.socket.getpeername()[1]
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets
+        await stream.aclose()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as second:
+            handler.written = b"still here"
+            answer = await one_answer(second, b"GET /b/k HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert answer.endswith(b"still here")
 
 
 async def test_a_head_is_answered_without_a_body_and_with_its_length() -> None:
