@@ -23,7 +23,15 @@ from node.api.bucket_answers import (
     VersionsQuestion,
     bucket_answer,
 )
-from node.api.questions import FIND_BYTES_MAX, HANDLE_BYTES, read_body, read_hex, read_question, whole_number
+from node.api.questions import (
+    FIND_BYTES_MAX,
+    HANDLE_BYTES,
+    MissingError,
+    read_body,
+    read_hex,
+    read_question,
+    whole_number,
+)
 from storage.identifiers import BucketTag, NameTag, TenantId, VersionId
 from storage.ledger_versions import find_version
 from storage.state import BucketState, ObjectName, bucket_state_key, read_state
@@ -138,7 +146,8 @@ class BucketViews:
         last = min(self._store.tip.height, above + CHANGES_BLOCKS_MAX)
         while height < last and len(objects) < CHANGED_OBJECTS_MAX:
             decided = self._store.decided_block(Height(height + 1))
-            assert decided is not None, "a block below the tip"
+            if decided is None:
+                raise MissingError(f"block {height + 1} is pruned here: list what there is, then follow from the tip")
             for encoded in decided.block.transactions:
                 touched = touched_objects(decode_transaction(encoded).envelope.body)
                 objects.update(dict.fromkeys(name for name in touched if name.tenant == tenant))

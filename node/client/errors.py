@@ -32,6 +32,10 @@ class BucketMissingError(NodeError):
     """There is no such bucket."""
 
 
+class ChangesForgottenError(NodeError):
+    """The blocks that were asked for are pruned: whoever follows them lists everything, and goes on from the tip."""
+
+
 class NotCommittedError(NodeError):
     """The chain carried the transaction and refused this part of it."""
 

@@ -31,6 +31,7 @@ import trio
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height, TransactionId
 from node.client.chain import AT_LEAST, NEWS_ABOVE, Changes, ListingPlace, VersionPlace
+from node.client.errors import ChangesForgottenError
 from node.client.http_answers import (
     AnswerT,
     BucketsAnswer,
@@ -189,6 +190,8 @@ class HttpChain:
         path = f"/v1/changes?tenant={self._tenant.hex()}&above={above}"
         headers = {NEWS_ABOVE: str(above)} if held_seconds else {}
         response = await self._ask("GET", path, None, held_seconds + ANSWER_SECONDS, headers)
+        if response.status_code == NOT_FOUND:
+            raise ChangesForgottenError(f"{self._nodes[0]} has pruned blocks above {above}: list everything anew")
         answer = self._read(path, response, ChangesAnswer)
         objects = (
             ListingPlace(BucketTag(bytes_of(bucket)), NameTag(bytes_of(name))) for bucket, name in answer.objects

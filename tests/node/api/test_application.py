@@ -355,6 +355,8 @@ async def test_a_wrong_question_is_refused(site: Site, path: str, content: bytes
         ("/v1/transactions", SUBMISSION_BYTES_MAX),
         ("/v1/entries/find", FIND_BYTES_MAX),
         ("/v1/segments/find", FIND_BYTES_MAX),
+        ("/v1/versions/find", FIND_BYTES_MAX),
+        ("/v1/buckets/find", FIND_BYTES_MAX),
     ],
 )
 async def test_a_body_without_end_is_read_to_its_bound_and_no_further(site: Site, path: str, bytes_max: int) -> None:
