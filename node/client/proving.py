@@ -23,7 +23,7 @@ ValueT = TypeVar("ValueT")
 
 FRESH_ATTEMPTS: Final = 20
 FRESH_PAUSE_SECONDS: Final = 0.1
-"""A root is certified by the next block, within a tenth of a second: for two seconds a proven absence may be too old."""
+"""A root is certified by the next block, a tenth of a second later: so long a proven absence may be too old."""
 
 
 @dataclass(frozen=True, slots=True)
