@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 import msgspec
+import trio
 
 from consensus.errors import RejectionError
 from consensus.genesis import decode_genesis, genesis_hash
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from consensus.genesis import Genesis
     from node.client.chain import Commit
     from node.client.rewrapping import Rewrapped
-    from node.client.tenant_chain import RecoveryView, TenantView
+    from node.client.tenant_chain import EscrowView, RecoveryView, TenantView
     from node.config import NodeConfig
     from storage.tenant_records import AccessKeyRecord
     from storage.transactions import Body
@@ -58,6 +59,8 @@ FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 ACCESS_KEYS_FILE: Final = "access-keys"
 IDENTITY_FILE: Final = "identity"
 NEW_SECRET_BYTES: Final = 32
+ACCEPTED_SECONDS: Final = 2.0
+"""Holders look once a second whom they are to accept."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +192,7 @@ async def grant_own_client(opened: OwnerFolder) -> None:
             raise ConfigurationError(f"tenant {owner.tenant.hex()} is not registered: ask your operator to do so")
         if all(grant.public_key != client_key.public for grant in view.grants):
             await owner.grant(client_key.public, make_certificate(client_key))
+            await trio.sleep(ACCEPTED_SECONDS)
 
 
 async def revoke(opened: OwnerFolder, public_key: PublicKey) -> Rewrapped:
@@ -296,24 +300,24 @@ async def finish_recovery(opened: OwnerFolder) -> int:
         ConfigurationError: Not decided yet.
         RejectionError: BAD_PROOF: too few shares are those that were committed.
     """
-    await grant_own_client(opened)
     tenant, signing_key = opened.owner_secrets.master_keys.tenant, opened.owner_secrets.signing_key
     view = await show(tenant, opened.nodes[0])
-    recovery = _decided(view, signing_key.public)
-    assert view is not None and view.escrow is not None, "a recovery is of an escrow"  # noqa: PT018 (one thought)
+    recovery, escrow = _decided(view, signing_key.public)
+    await grant_own_client(opened)
     async with _records(opened.genesis, opened.owner_secrets.client_key, tenant) as records:
-        shares = read_shares(await records.sealed(view.escrow.shares))
+        shares = read_shares(await records.sealed(escrow.shares))
         handed: Mapping[SeatIndex, bytes] = {seat: await records.sealed(share) for seat, share in recovery.shares}
-    found = recover_keys(shares, handed, view.escrow.commitments, signing_key, opened.seats.threshold)
+    found = recover_keys(shares, handed, escrow.commitments, signing_key, opened.seats.threshold)
     opened.save(msgspec.structs.replace(opened.owner_secrets, master_keys=found))
     return len(found.secrets)
 
 
-def _decided(view: TenantView | None, public_key: PublicKey) -> RecoveryView:
-    recoveries = () if view is None or view.escrow is None else view.escrow.recoveries
-    for recovery in recoveries:
-        if recovery.public_key == public_key and view is not None and view.public_key == public_key:
-            return recovery
+def _decided(view: TenantView | None, public_key: PublicKey) -> tuple[RecoveryView, EscrowView]:
+    """Return the recovery that has made a key the tenant's, and the escrow that it is of."""
+    if view is not None and view.escrow is not None and view.public_key == public_key:
+        for recovery in view.escrow.recoveries:
+            if recovery.public_key == public_key:
+                return recovery, view.escrow
     raise ConfigurationError("the recovery is not decided: a quorum of operators must approve it first")
 
 
