@@ -15,7 +15,7 @@ import trio
 from consensus.errors import GrandestError
 from consensus.identifiers import Height
 from storage.identifiers import TenantId
-from storage.placement import seat_column
+from storage.placement import Placement, column_of
 from storage.receipts import ReceiptItem, held_bitmap, sign_receipt
 from storage.segments import SegmentShape
 from storage.transactions import TRANSACTION_VERSION, CompleteColumns, Envelope, sign_transaction
@@ -55,7 +55,7 @@ class CompletionTask:
         self,
         *,
         seat: SeatIndex,
-        admitted: Sequence[SeatIndex],
+        admitted: Sequence[SeatIndex] | Placement,
         columns: int,
         ledger: SegmentLedger,
         shards: OwnShards,
@@ -66,7 +66,7 @@ class CompletionTask:
     ) -> None:
         """Report for one seat; signing_key is the seat's."""
         self._seat = seat
-        self._admitted = tuple(admitted)
+        self._admitted = admitted
         self._columns = columns
         self._ledger = ledger
         self._shards = shards
@@ -116,8 +116,10 @@ class CompletionTask:
 
     def _unreported(self, segment_id: SegmentId) -> tuple[SegmentState, ColumnIndex] | None:
         state = self._ledger.segment(segment_id)
-        column = seat_column(segment_id, self._seat, self._admitted)
-        if state is None or column is None or column in state.columns:
+        if state is None:
+            return None
+        column = column_of(segment_id, self._seat, state.height, self._admitted)
+        if column is None or column in state.columns:
             return None
         # Never vouch for what is not here: the store may have lost it since it was reported.
         return (state, column) if self._shards.has_shard(segment_id, column) else None

@@ -155,7 +155,7 @@ class DataPlane:
         view = HolderView(store=chain, members=frozenset(seat.network_key for seat in seating.seats.values()))
         identity = HolderIdentity(
             seat=SeatIndex(config.seat),
-            seats=self._seats,
+            seats=seating.placement,
             signing_key=config.keys.signing,
             genesis_hash=config.genesis_hash,
             receipt_heights=seating.parameters.receipt_heights,
@@ -172,7 +172,7 @@ class DataPlane:
         self.purge = PurgeTask(self._own)
         self.completion = CompletionTask(
             seat=SeatIndex(config.seat),
-            admitted=self._seats,
+            admitted=self._seating.placement,
             columns=self._columns,
             ledger=chain,
             shards=self._own,
@@ -217,7 +217,7 @@ class DataPlane:
                 tip_height=lambda: self._chain.tip.height,
                 submit=self._submit,
             )
-            reader = SegmentReader(pool, self._seats, self._columns)
+            reader = SegmentReader(pool, self._seating.placement, self._columns)
             codes = CodeTask(
                 CodeParts(
                     seat=SeatIndex(self._config.seat),
@@ -230,11 +230,11 @@ class DataPlane:
             )
             self.repair = RepairTask(
                 seat=SeatIndex(self._config.seat),
-                admitted=self._seats,
+                admitted=self._seating.placement,
                 columns=self._columns,
                 ledger=self._chain,
                 shards=self._own,
-                reader=SegmentReader(pool, self._seats, self._columns, PATIENT_SECONDS),
+                reader=SegmentReader(pool, self._seating.placement, self._columns, PATIENT_SECONDS),
                 completion=self.completion,
                 on_mismatch=codes.doubt,
                 asked=lambda: self.holder.client_questions,
@@ -260,7 +260,7 @@ class DataPlane:
         return ScrubTask(
             ScrubParts(
                 seat=SeatIndex(self._config.seat),
-                admitted=self._seats,
+                admitted=self._seating.placement,
                 ledger=self._chain,
                 store=self._shards,
                 own=self._own,
@@ -292,7 +292,7 @@ class DataPlane:
             signing_key=self._config.keys.signing,
             genesis_hash=self._config.genesis_hash,
             ledger=self._chain,
-            reader=SegmentReader(pool, self._seats, self._columns),
+            reader=SegmentReader(pool, self._seating.placement, self._columns),
             coding=lambda: self._chain.context.coding,
         )
         return RecodeTask(

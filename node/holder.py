@@ -52,7 +52,7 @@ from node.network.shard_messages import (
 )
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.merkle import prove
-from storage.placement import seat_column
+from storage.placement import Placement, column_of
 from storage.receipts import Receipt, held_bitmap, sign_receipt
 from storage.segments import SegmentShape
 from storage.stores.protocols import ShardName
@@ -118,7 +118,7 @@ class HolderIdentity:
     """Who signs, for which chain."""
 
     seat: SeatIndex
-    seats: tuple[SeatIndex, ...]
+    seats: tuple[SeatIndex, ...] | Placement
     """All that placement chooses from."""
     signing_key: SigningKey
     genesis_hash: GenesisHash
@@ -318,12 +318,13 @@ class Holder:
 
     def _require_wanted(self, body: StoreUnits) -> None:
         """Refuse a column that is not this seat's, or is not what the chain has committed under its id."""
-        if seat_column(body.segment_id, self.identity.seat, self.identity.seats) != body.column:
+        state = self.chain.segment(body.segment_id)
+        born, identity = None if state is None else state.height, self.identity
+        if column_of(body.segment_id, identity.seat, born, identity.seats) != body.column:
             detail = f"column {body.column} of {body.segment_id.hex()[:16]} is not this seat's"
             raise RejectionError(RejectionReason.MALFORMED, detail)
         if self.chain.is_freed(body.segment_id):
             raise RejectionError(RejectionReason.TOO_LATE, "the segment of this id was freed")
-        state = self.chain.segment(body.segment_id)
         if state is None:
             return
         if state.tenant != body.tenant:

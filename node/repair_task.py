@@ -21,7 +21,7 @@ from node.client.chain import segment_view
 from storage.errors import ShardCorruptError
 from storage.identifiers import ColumnIndex
 from storage.merkle import check_shard
-from storage.placement import seat_column
+from storage.placement import Placement, column_of
 from storage.repairing import RepairLoad, RepairProgress, pause_after
 from storage.segments import SegmentShape
 
@@ -104,7 +104,7 @@ class RepairTask:
         self,
         *,
         seat: SeatIndex,
-        admitted: Sequence[SeatIndex],
+        admitted: Sequence[SeatIndex] | Placement,
         columns: int,
         ledger: SegmentLedger,
         shards: OwnShards,
@@ -127,7 +127,7 @@ class RepairTask:
             on_mismatch: Told of segments whose other columns do not give ours: their roots may be no codeword.
         """
         self._seat = seat
-        self._admitted = tuple(admitted)
+        self._admitted = admitted
         self._columns = columns
         self._ledger = ledger
         self._shards = shards
@@ -232,7 +232,7 @@ class RepairTask:
         """Return the segments whose column of ours is missing here (True), or not yet vouched for on chain."""
         found: list[tuple[SegmentId, SegmentState, bool]] = []
         for segment_id, state in rows:
-            column = seat_column(segment_id, self._seat, self._admitted)
+            column = column_of(segment_id, self._seat, state.height, self._admitted)
             if column is None:
                 continue
             is_missing = not self._shards.has_shard(segment_id, column)
@@ -263,9 +263,11 @@ class RepairTask:
 
     async def _repair(self, segment_id: SegmentId) -> None:
         state = await trio.to_thread.run_sync(self._ledger.segment, segment_id)
-        column = seat_column(segment_id, self._seat, self._admitted)
-        if state is None or column is None:
-            return  # freed meanwhile, or none of ours
+        if state is None:
+            return  # freed meanwhile
+        column = column_of(segment_id, self._seat, state.height, self._admitted)
+        if column is None:
+            return  # none of ours
         if not await trio.to_thread.run_sync(self._shards.has_shard, segment_id, column):
             shape = self._shape(state)
             segment = segment_view(segment_id, state)

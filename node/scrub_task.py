@@ -23,7 +23,7 @@ import trio
 from consensus.errors import RejectionError
 from node.disk import LOCAL_DISK
 from storage.errors import FatalStoreError, ShardCorruptError, ShardMissingError, StorageError
-from storage.placement import seat_column
+from storage.placement import Placement, column_of
 from storage.scrubbing import (
     NEVER_SCRUBBED,
     SUSPECTS_MAX,
@@ -75,7 +75,7 @@ class ScrubParts:
     """What a scrub looks at, and whom it tells."""
 
     seat: SeatIndex
-    admitted: Sequence[SeatIndex]
+    admitted: Sequence[SeatIndex] | Placement
     ledger: SegmentLedger
     store: ShardStore
     own: OwnColumns
@@ -205,10 +205,10 @@ class ScrubTask:
         found: list[SegmentId] = []
         after = None if place is None else place.segment_id
         while rows := parts.ledger.segments(after=after, limit=LEDGER_ROWS):
-            for segment_id, _ in rows:
+            for segment_id, state in rows:
                 if last is not None and segment_id > last:
                     return found
-                column = seat_column(segment_id, parts.seat, parts.admitted)
+                column = column_of(segment_id, parts.seat, state.height, parts.admitted)
                 if column is not None and parts.store.describe(ShardName(segment_id, column)) is None:
                     found.append(segment_id)
             after = rows[-1][0]

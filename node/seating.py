@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from storage.genesis import Seat, StorageParameters
     from storage.ledger import LedgerContext
     from storage.membership import Membership
+    from storage.placement import Placement
 
 SEATS_CHECK_S: Final = 1.0
 ROLL_S: Final = 3.0
@@ -46,6 +47,7 @@ class Seating:
     own: MemberIndex
     operator: str
     seats: Mapping[MemberIndex, Seat]
+    placement: Placement
     members: MemberSet
     parameters: StorageParameters
 
@@ -68,6 +70,7 @@ def seating_of(config: NodeConfig, context: LedgerContext) -> Seating:
         own=config.seat,
         operator="nobody yet" if own is None else own.seat.operator,
         seats={MemberIndex(number): _reached(config, number, seat.seat) for number, seat in occupied},
+        placement=context.placement,
         members=context.members,
         parameters=context.parameters,
     )

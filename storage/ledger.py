@@ -170,7 +170,7 @@ def ledger_context(genesis: Genesis) -> LedgerContext:
 def context_at(reader: StateReader, height: Height) -> LedgerContext:
     """Return the context that follows from the state after the block of this height."""
     membership = read_membership(reader)
-    schedule, placement = schedule_of(membership), placement_of(membership)
+    schedule, placement = schedule_of(membership), placement_of(membership.seats)
     following = Height(height + 1)
     seats = placement.seats_at(following)
     return LedgerContext(

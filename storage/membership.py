@@ -133,12 +133,12 @@ def concerns_seats(state_keys: Iterable[bytes]) -> bool:
     return any(state_key in (SCHEDULED_KEY, HISTORY_KEY, CHAIN_KEY) for state_key in state_keys)
 
 
-def placement_of(membership: Membership) -> Placement:
-    """Return which seats exist when, up to what is effective already."""
+def placement_of(seats: Sequence[SeatState]) -> Placement:
+    """Return which seats exist when, from every seat that ever was, by number."""
     return Placement(
         tuple(
             SeatSpan(seat=SeatIndex(number), opened=seat.opened, joined=seat.joined, closed=seat.closed)
-            for number, seat in enumerate(membership.seats)
+            for number, seat in enumerate(seats)
         )
     )
 

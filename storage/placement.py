@@ -19,14 +19,16 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from consensus.identifiers import Height
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex, SegmentId
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from consensus.identifiers import Height
     from storage.state import SegmentState
 
+ALWAYS: Final = Height(2**53 - 1)
+"""Later than every change that the state knows of: as it is now."""
 _DOMAIN: Final = b"grandest/1/placement\0"
 
 
@@ -110,6 +112,29 @@ class Placement:
         free = [seat for seat in self.seats_at(closed) if seat not in held]
         assert free, "no seat ends where a segment has a column at each (rule M7)"
         return max(free, key=lambda seat: _score(segment_id, seat))
+
+
+def holders_of(
+    segment_id: SegmentId, born: Height | None, seats: Collection[SeatIndex] | Placement
+) -> tuple[SeatIndex, ...]:
+    """Return the seat of each column now.
+
+    Args:
+        segment_id: 32 bytes.
+        born: The height of its block; None before it is committed.
+        seats: Those of the chain's next height where they have always been the same, else which exist when.
+    """
+    if not isinstance(seats, Placement):
+        return column_seats(segment_id, seats)
+    return seats.column_seats(segment_id, ALWAYS if born is None else born, ALWAYS)
+
+
+def column_of(
+    segment_id: SegmentId, seat: SeatIndex, born: Height | None, seats: Collection[SeatIndex] | Placement
+) -> ColumnIndex | None:
+    """Return the column that a seat holds now, as holders_of(); None when this segment does not lie there."""
+    holders = holders_of(segment_id, born, seats)
+    return ColumnIndex(holders.index(seat)) if seat in holders else None
 
 
 def _holders(segment_id: SegmentId, admitted: Collection[SeatIndex]) -> tuple[SeatIndex, ...]:

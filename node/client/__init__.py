@@ -17,7 +17,7 @@ from node.client.errors import BucketMissingError, NotCommittedError, ObjectMiss
 from node.client.home import ClientHome, read_client_home, write_client_home
 from node.client.http_chain import HttpChain
 from node.client.results import Acknowledgement, ObjectStatus
-from node.client.seats import present_seats
+from node.client.seats import all_seats
 from node.client.shard_links import dialler
 from node.client.sources import FileSource, bytes_source
 from node.nurseries import open_plain_nursery
@@ -53,9 +53,8 @@ async def open_client(home: ClientHome) -> AsyncGenerator[Client, None]:
         PeerUnreachableError: No node answers (from the client's methods).
     """
     async with httpx.AsyncClient(trust_env=False) as http, open_plain_nursery() as nursery:
-        seats = await present_seats(home, http)
-        connect = dialler({number: seat.seat for number, seat in seats.items()}, home.signing_key, nursery)
-        keys = {number: seat.signing_key for number, seat in seats.items()}
-        async with client_over(home, HttpChain(home.nodes, home.tenant, http), connect, keys) as client:
+        seats = await all_seats(home, http)
+        connect = dialler([seat.seat for seat in seats], home.signing_key, nursery)
+        async with client_over(home, HttpChain(home.nodes, home.tenant, http), connect, seats) as client:
             yield client
         nursery.cancel_scope.cancel()

@@ -93,6 +93,8 @@ class SegmentView:
     roots: tuple[ShardRoot, ...]
     receipted: frozenset[ColumnIndex]
     """Columns whose holders' receipts are on chain."""
+    height: Height | None = None
+    """Of the block that committed it; None before."""
 
 
 def entry_view(bucket_tag: BucketTag, name_tag: NameTag, state: EntryState) -> EntryView:
@@ -134,6 +136,7 @@ def segment_view(segment_id: SegmentId, state: SegmentState) -> SegmentView:
         segment_bytes=state.segment_bytes,
         roots=state.roots,
         receipted=frozenset(ColumnIndex(column) for column in state.columns),
+        height=state.height,
     )
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.genesis import genesis_hash, genesis_members
-from consensus.identifiers import PublicKey
 from consensus.quorum import fault_budget
 from node.client.buckets import Buckets
 from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
@@ -42,6 +41,7 @@ from node.client.results import (
     SegmentStatus,
 )
 from node.client.rewrapping import Rewrapped, Rewrapper
+from node.client.seats import genesis_seats
 from node.client.shares import SegmentWriter, WriterIdentity
 from node.client.spool import Spool
 from node.client.upload import Uploader
@@ -50,12 +50,13 @@ from node.nurseries import open_plain_nursery
 from storage.buckets import EntryKind, Versioning
 from storage.errors import NotEnoughShardsError, ShardMissingError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
+from storage.membership import placement_of
 from storage.segments import SegmentShape
 from storage.tags import BucketKeys, bucket_tag, name_tag
 from storage.transactions import DeleteEntries, EntryName
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from node.client.chain import Chain, Commit, EntryView, SegmentView
     from node.client.download import Sink
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from node.client.new_objects import ReadyObject
     from node.client.upload import Source
     from storage.identifiers import SegmentId, TenantId
+    from storage.state import SeatState
     from storage.transactions import Body
 
 SEALED_SECONDS: Final = 5.0
@@ -410,7 +412,7 @@ class Client:
 
 @asynccontextmanager
 async def client_over(
-    home: ClientHome, chain: Chain, connect: Connect, seat_keys: Mapping[SeatIndex, PublicKey] | None = None
+    home: ClientHome, chain: Chain, connect: Connect, seats: Sequence[SeatState] | None = None
 ) -> AsyncGenerator[Client, None]:
     """Run a client on a given chain and given links; open_client() gives it the real ones.
 
@@ -418,17 +420,17 @@ async def client_over(
         home: Of the client.
         chain: Asked for everything that is on chain.
         connect: Opens links to holders.
-        seat_keys: Signing keys of the seats that exist; those of genesis when None.
+        seats: Every seat that ever was, by number; those of genesis when None.
     """
-    keys = seat_keys or {SeatIndex(seat): PublicKey(public_key) for seat, public_key in enumerate(home.genesis.members)}
     async with open_plain_nursery() as nursery:
-        yield await _start(home, chain, connect, keys, nursery)
+        yield await _start(home, chain, connect, seats or genesis_seats(home), nursery)
         nursery.cancel_scope.cancel()
 
 
 async def _start(
-    home: ClientHome, chain: Chain, connect: Connect, seat_keys: Mapping[SeatIndex, PublicKey], nursery: trio.Nursery
+    home: ClientHome, chain: Chain, connect: Connect, seats: Sequence[SeatState], nursery: trio.Nursery
 ) -> Client:
+    seat_keys = {SeatIndex(number): seat.signing_key for number, seat in enumerate(seats) if seat.closed is None}
     columns = min(len(seat_keys), COLUMNS_MAX)
     identity = WriterIdentity(
         tenant=home.tenant,
@@ -442,7 +444,7 @@ async def _start(
     signer = TransactionSigner(home.signing_key, identity.genesis_hash)
     expiry = Expiry(chain)
     spool = await trio.to_thread.run_sync(Spool, home.spool, columns)
-    reader = SegmentReader(pool, tuple(identity.seat_keys), columns)
+    reader = SegmentReader(pool, placement_of(seats), columns)
     writer = SegmentWriter(pool, identity, reader, spool)
     committer = Committer(chain, writer, signer, expiry, home.tenant)
     completer = Completer(

@@ -108,6 +108,10 @@ class HolderPool:
             if scope.cancelled_caught:
                 return
 
+    def seats(self) -> tuple[SeatIndex, ...]:
+        """Return all seats, in order."""
+        return tuple(self._holders)
+
     def live(self) -> tuple[SeatIndex, ...]:
         """Return the seats that answer, in order."""
         return tuple(seat for seat, holder in self._holders.items() if holder.link is not None)

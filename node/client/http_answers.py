@@ -91,6 +91,7 @@ class SegmentAnswer(msgspec.Struct):
     bytes: int
     roots: list[str]
     receipted: list[int]
+    height: int
 
 
 class FoundEntriesAnswer(msgspec.Struct):
@@ -210,6 +211,7 @@ def segment_of(answer: SegmentAnswer) -> SegmentView:
         segment_bytes=answer.bytes,
         roots=tuple(ShardRoot(bytes_of(root)) for root in answer.roots),
         receipted=frozenset(ColumnIndex(column) for column in answer.receipted),
+        height=Height(answer.height),
     )
 
 

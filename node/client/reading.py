@@ -18,7 +18,7 @@ from storage.erasure import reconstruct
 from storage.errors import NotEnoughShardsError, ShardCorruptError
 from storage.identifiers import LEAF_BYTES, UNIT_BYTES, ColumnIndex
 from storage.merkle import check_range, check_shard, covering_leaves, leaf_hashes, root_of
-from storage.placement import column_seats
+from storage.placement import Placement, holders_of
 from storage.segments import SegmentShape, data_units, restore_units
 
 if TYPE_CHECKING:
@@ -59,15 +59,19 @@ class SegmentReader:
     """Reads segments of one chain."""
 
     def __init__(
-        self, pool: HolderPool, admitted: Sequence[SeatIndex], columns: int, hedge_seconds_min: float = HEDGE_SECONDS
+        self,
+        pool: HolderPool,
+        admitted: Sequence[SeatIndex] | Placement,
+        columns: int,
+        hedge_seconds_min: float = HEDGE_SECONDS,
     ) -> None:
-        """Read from the admitted seats; every segment has `columns` columns.
+        """Read from the seats where placement puts columns; a segment has `columns` of them.
 
         Who waits for nobody asks others after hedge_seconds_min at the earliest: it reads no column in vain.
         """
         self._hedge_seconds_min = hedge_seconds_min
         self._pool = pool
-        self._admitted = tuple(admitted)
+        self._admitted = admitted
         self._columns = columns
         self._usual_seconds = 0.0
         self._gathered: dict[SeatIndex, Gathering[LeafPlace, LeavesAnswer | None]] = {}
@@ -78,7 +82,7 @@ class SegmentReader:
             seat: Gathering(
                 partial(self._ask_places, seat), together_max=PLACES_PER_READ_MAX, in_flight_max=READS_IN_FLIGHT
             )
-            for seat in self._admitted
+            for seat in self._pool.seats()
         }
         async with trio.open_nursery() as nursery:
             for gathering in self._gathered.values():
@@ -86,7 +90,7 @@ class SegmentReader:
 
     def seats(self, segment: SegmentView) -> tuple[SeatIndex, ...]:
         """Return the holders by column."""
-        return column_seats(segment.segment_id, self._admitted)
+        return holders_of(segment.segment_id, segment.height, self._admitted)
 
     async def read_range(self, segment: SegmentView, first: int, byte_count: int) -> Buffer:
         """Return a range of a segment's bytes.

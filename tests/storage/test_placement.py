@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.identifiers import Height
 from storage.identifiers import SeatIndex, SegmentId
-from storage.placement import column_seats, seat_column
+from storage.placement import (
+    Placement,
+    SeatSpan,
+    column_of,
+    column_seats,
+    holders_of,
+    seat_column,
+)
 
 NINE = [SeatIndex(i) for i in range(9)]
 THIRTEEN = [SeatIndex(i) for i in range(13)]
@@ -82,3 +90,35 @@ def test_seats_and_columns_invert(segment_id: SegmentId, admitted: set[SeatIndex
 def test_the_order_of_admitted_seats_does_not_matter(segment_id: SegmentId, admitted: set[SeatIndex]) -> None:
     ordered = sorted(admitted)
     assert column_seats(segment_id, ordered) == column_seats(segment_id, ordered[::-1])
+
+
+def span(seat: int, opened: int = 0, closed: int | None = None) -> SeatSpan:
+    ended = None if closed is None else Height(closed)
+    return SeatSpan(seat=SeatIndex(seat), opened=Height(opened), joined=Height(opened), closed=ended)
+
+
+TEN_SINCE_50 = Placement((*(span(seat) for seat in range(9)), span(9, opened=50)))
+SEVEN_LEFT_AT_90 = Placement((*(span(seat, closed=90 if seat == 7 else None) for seat in range(9)), span(9, opened=50)))
+
+
+@given(segment_id=SEGMENT_IDS, born=st.integers(1, 49))
+def test_a_segment_stays_where_it_was_when_a_seat_is_added(segment_id: SegmentId, born: int) -> None:
+    assert holders_of(segment_id, Height(born), TEN_SINCE_50) == column_seats(segment_id, NINE)
+    assert holders_of(segment_id, Height(50), TEN_SINCE_50) == column_seats(segment_id, [*NINE, SeatIndex(9)])
+    assert holders_of(segment_id, None, TEN_SINCE_50) == column_seats(segment_id, [*NINE, SeatIndex(9)])
+
+
+@given(segment_id=SEGMENT_IDS, born=st.integers(1, 49))
+def test_the_only_free_seat_takes_the_column_of_one_that_ends(segment_id: SegmentId, born: int) -> None:
+    before = column_seats(segment_id, NINE)
+    after = holders_of(segment_id, Height(born), SEVEN_LEFT_AT_90)
+    assert after == tuple(9 if seat == 7 else seat for seat in before)
+    assert column_of(segment_id, SeatIndex(9), Height(born), SEVEN_LEFT_AT_90) == before.index(SeatIndex(7))
+    assert column_of(segment_id, SeatIndex(7), Height(born), SEVEN_LEFT_AT_90) is None
+    assert SEVEN_LEFT_AT_90.column_seats(segment_id, Height(born), Height(89)) == before
+
+
+@given(segment_id=SEGMENT_IDS, born=st.integers(0, 100))
+def test_without_changes_placement_is_that_of_the_seats(segment_id: SegmentId, born: int) -> None:
+    nine = Placement(tuple(span(seat) for seat in range(9)))
+    assert holders_of(segment_id, Height(born), nine) == holders_of(segment_id, None, NINE)
