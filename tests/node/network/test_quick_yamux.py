@@ -186,3 +186,21 @@ async def test_what_the_socket_does_not_take_at_once_leaves_before_the_next_writ
                 nursery.start_soon(first.write, b"after")
                 assert await receive(second, len(written) + 5, most=100_000) == bytes(written) + b"after"
             assert not first.has_unsent
+
+
+async def test_bytes_that_the_library_kept_are_poured_before_those_that_came_after() -> None:
+    sink = Sink()
+    with trio.fail_after(20):
+        async with stream_pair(QuickYamux, QuickYamux) as (first, second), trio.open_nursery() as nursery:
+            nursery.start_soon(pour, second, sink)
+            await first.write(b"poured,")
+            while sink.received != b"poured,":
+                await trio.lowlevel.checkpoint()
+            assert second._muxed is not None
+            stream_id = second._muxed.stream_id
+            second._yamux.stream_buffers[stream_id] += b"kept,"
+            second._yamux._deliver(stream_id, b"after")
+            assert sink.received == b"poured,"
+            while sink.received != b"poured,kept,after":
+                await trio.lowlevel.checkpoint()
+            await first._stream.close()
