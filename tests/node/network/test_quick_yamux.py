@@ -194,13 +194,13 @@ async def test_bytes_that_the_library_kept_are_poured_before_those_that_came_aft
         async with stream_pair(QuickYamux, QuickYamux) as (first, second), trio.open_nursery() as nursery:
             nursery.start_soon(pour, second, sink)
             await first.write(b"poured,")
-            while sink.received != b"poured,":
+            while bytes(sink.received) != b"poured,":
                 await trio.lowlevel.checkpoint()
             assert second._muxed is not None
             stream_id = second._muxed.stream_id
             second._yamux.stream_buffers[stream_id] += b"kept,"
             second._yamux._deliver(stream_id, b"after")
-            assert sink.received == b"poured,"
-            while sink.received != b"poured,kept,after":
+            assert bytes(sink.received) == b"poured,"
+            while bytes(sink.received) != b"poured,kept,after":
                 await trio.lowlevel.checkpoint()
             await first._stream.close()
