@@ -33,6 +33,9 @@ RETRY_SECONDS_MIN: Final = 0.1
 RETRY_SECONDS_MAX: Final = 2.0
 LAGGARD_PAUSE_SECONDS: Final = 1.0
 """Before a holder that lagged is tried again; one whose link broke is tried at once."""
+LAGGARD_PAUSE_GROWTH: Final = 8.0
+LAGGARD_PAUSE_SECONDS_MAX: Final = 60.0
+"""One that takes connections and hangs at every write costs writers half a second a minute, not one each."""
 
 
 FAULTS_KEPT_MAX: Final = 64
@@ -59,6 +62,8 @@ class Holder:
         self.down_reason = "not connected yet"
         self.faults: list[str] = []
         """What it sent that was not under the chain's roots; a liar or a rotten disk."""
+        self.lag_pause_seconds = LAGGARD_PAUSE_SECONDS
+        """How long it is left alone when it lags again; back to the least once it has kept up."""
         self.refuses_until = 0.0
         self.slow_until = 0.0
 
@@ -218,6 +223,7 @@ class HolderPool:
         async def run_one(seat: SeatIndex) -> None:
             if await self.ask_one(seat, ask, progressed):
                 finished.add(seat)
+                self._holders[seat].lag_pause_seconds = LAGGARD_PAUSE_SECONDS
             waiting.discard(seat)
             progressed()
 
@@ -233,7 +239,9 @@ class HolderPool:
             laggards = frozenset(waiting)
             nursery.cancel_scope.cancel()
         for seat in laggards:
-            self.mark_down(seat, "lagged behind the others", LAGGARD_PAUSE_SECONDS)
+            holder = self._holders[seat]
+            self.mark_down(seat, "lagged behind the others", holder.lag_pause_seconds)
+            holder.lag_pause_seconds = min(LAGGARD_PAUSE_SECONDS_MAX, holder.lag_pause_seconds * LAGGARD_PAUSE_GROWTH)
         return frozenset(finished)
 
     async def _keep_up(self, holder: Holder) -> None:
