@@ -24,7 +24,7 @@ from node.gateway.bucket_store import BucketStore, shown_bucket
 from node.gateway.ledger_refusals import refusal_of, removal_failure
 from node.gateway.notifications import Event, wanted_by
 from node.gateway.object_records import description_of, details_of, parts_of
-from node.gateway.refusals import WriteFailure
+from node.gateway.refusals import WriteFailure, WriteRefusedError
 from node.gateway.store import Bucket, ObjectDetails, Version
 from node.gateway.uploads import Uploads
 from storage.buckets import (
@@ -144,6 +144,9 @@ class ChainStore:
 
     async def delete_bucket(self, name: str) -> None:
         """Delete an empty bucket; its unfinished uploads go with it."""
+        opened = await self._buckets.open(name)
+        if opened is not None and opened.view.entry_count:
+            raise WriteRefusedError(WriteFailure.BUCKET_NOT_EMPTY)
         await self._uploads.end_all(name)
         try:
             await self._client.buckets.delete(name)

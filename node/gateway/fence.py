@@ -11,12 +11,12 @@ named it is not believed for DISTRUST_SECONDS.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from consensus.identifiers import Height
-from node.client.gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,10 +29,20 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 0.05
 """q prompt seats are asked first; the others once these have taken so long."""
+SPACING_SECONDS: Final = 0.003
+"""Many reads at once share a question; a lone one never waits."""
 REACH_SECONDS: Final = 8.0
 """A gateway whose node lags by seconds asks another one, which takes a moment."""
 DISTRUST_SECONDS: Final = 60.0
 NOBODY: Final = Height(0)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Reads that share one question."""
+
+    answered: trio.Event = field(default_factory=trio.Event)
+    height: Height = NOBODY
 
 
 class Fence:
@@ -46,15 +56,25 @@ class Fence:
         self._claims: dict[SeatIndex, Height] = {}
         self._answered = trio.Event()
         self._turn = 0
-        self._gathering: Gathering[int, Height] = Gathering(self._ask_all, together_max=1, in_flight_max=1)
+        self._waiting = _Waiting()
+        self._wanted = trio.Event()
 
     async def run(self) -> None:
-        """Ask for who waits, until cancelled."""
-        await self._gathering.run()
+        """Ask for who waits, until cancelled: one question at a time, SPACING_SECONDS apart at least."""
+        while True:
+            await self._wanted.wait()
+            began = trio.current_time()
+            waiting, self._waiting, self._wanted = self._waiting, _Waiting(), trio.Event()
+            waiting.height = await self._ask_all()
+            waiting.answered.set()
+            await trio.sleep_until(began + SPACING_SECONDS)
 
     async def wait(self) -> bool:
         """Return once everything acknowledged before this call is seen; False when that cannot be told."""
-        height = await self._gathering.ask(0)
+        waiting = self._waiting
+        self._wanted.set()
+        await waiting.answered.wait()
+        height = waiting.height
         if height == NOBODY:
             return False
         if await self._follower.reached(height, REACH_SECONDS):
@@ -63,7 +83,8 @@ class Fence:
         self._distrusted |= {seat: until for seat, claim in self._claims.items() if claim >= height}
         return False
 
-    async def _ask_all(self, questions: Sequence[int]) -> Sequence[Height]:
+    async def _ask_all(self) -> Height:
+        """Return the greatest height that q seats claim, NOBODY when fewer answer."""
         now = trio.current_time()
         seats = [seat for seat in self._pool.live() if self._distrusted.get(seat, 0.0) <= now]
         claims: dict[SeatIndex, Height] = {}
@@ -80,8 +101,7 @@ class Fence:
                     if seat not in first:
                         nursery.start_soon(self._ask_one, seat, claims, nursery.cancel_scope)
         self._claims = claims
-        enough = len(claims) >= self._quorum
-        return [max(claims.values()) if enough else NOBODY] * len(questions)
+        return max(claims.values()) if len(claims) >= self._quorum else NOBODY
 
     async def _ask_one(self, seat: SeatIndex, claims: dict[SeatIndex, Height], scope: trio.CancelScope) -> None:
         async def ask(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:

@@ -38,8 +38,9 @@ HELD_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 0.5
 WALKED_AT_ONCE: Final = 512
 VERSIONS_AT_ONCE: Final = 1_024
-QUIET_SECONDS: Final = 1.0
-"""Names are opened in the background once nothing has been asked for so long."""
+LOOK_SECONDS: Final = 1.0
+QUIET_SECONDS: Final = 5.0
+"""Names are opened in the background once no block has named any and no listing has asked for so long."""
 LAG_SECONDS: Final = 0.3
 """A node that is behind the others by more is not waited for: another is asked."""
 LAST_VERSION: Final = VersionId(b"\xff" * 16)
@@ -173,6 +174,7 @@ class Follower:
     async def _step(self) -> None:
         changes = await self._chain.changes(self._index.height, HELD_SECONDS)
         if changes.objects:
+            self._asked = trio.current_time()
             self._forget(changes.objects, changes.height)
             places = [(place.bucket_tag, place.name_tag) for place in changes.objects]
             await trio.to_thread.run_sync(self._index.mark, places, changes.height)
@@ -199,7 +201,7 @@ class Follower:
 
     async def _open_in_background(self) -> None:
         while True:
-            await trio.sleep(QUIET_SECONDS)
+            await trio.sleep(LOOK_SECONDS)
             if not self._index.is_whole or trio.current_time() - self._asked < QUIET_SECONDS:
                 continue
             try:

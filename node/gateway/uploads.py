@@ -148,11 +148,13 @@ class Uploads:
         )
 
     async def end_all(self, bucket: str) -> None:
-        """Remove what a bucket's uploads left, and their bucket; the bucket itself goes next."""
+        """Abort a bucket's uploads and delete their bucket; the bucket itself goes next."""
         tag = self._client.buckets.tag(bucket, BucketPurpose.UPLOADS)
         (view,) = await self._client.chain.find_buckets((tag,))
-        if view is None or view.entry_count:
-            return  # with uploads under way S3 deletes the bucket all the same: they end when it is made again
+        if view is None:
+            return
+        for upload in await self.all(bucket) if view.entry_count else ():
+            await self.end(bucket, upload)
         with suppress(NotCommittedError):
             await self._client.buckets.delete(bucket, BucketPurpose.UPLOADS)
 
