@@ -199,6 +199,11 @@ def replaced_occupant(seats: tuple[SeatState, ...], change: Change, effective: H
     return PastOccupant(until=effective, seat=number, signing_key=before.signing_key, joined=before.joined)
 
 
+def members_of(genesis_hash: GenesisHash, seats: tuple[SeatState, ...], since: Height) -> MemberSet:
+    """Return the member set that sits on these seats from a height on."""
+    return _members(genesis_hash, _rows(seats), since)
+
+
 _Row = tuple[PublicKey | None, Height]
 """Key and first height of an occupant, by seat number; no key where nobody sits."""
 

@@ -144,6 +144,7 @@ def build_application(parts: ApiParts) -> Starlette:
         ("/v1/blocks/{height}", views.block),
         ("/v1/raw/genesis", views.raw_genesis),
         ("/v1/raw/seats", views.raw_seats),
+        ("/v1/raw/members", views.raw_members),
         ("/v1/raw/blocks", views.raw_blocks),
         ("/v1/transactions/{transaction_id}", views.transaction),
         ("/v1/senders/{public_key}", views.sender),
@@ -274,6 +275,10 @@ class _Views:
 
     async def raw_seats(self, _request: Request) -> Response:
         return Response(raw_seats(self._store), media_type=OCTETS)
+
+    async def raw_members(self, _request: Request) -> Response:
+        proofs = await trio.to_thread.run_sync(self._store.member_changes)
+        return Response(b"".join(len(p).to_bytes(4, "big") + p for p in proofs), media_type=OCTETS)
 
     async def raw_genesis(self, _request: Request) -> Response:
         return Response(encode(self._parts.config.genesis), media_type=OCTETS)

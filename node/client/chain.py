@@ -232,6 +232,10 @@ class Chain(Protocol):
         """Return segments, at most FOUND_MAX, in the order asked; None where there is none."""
         ...
 
+    async def member_changes(self) -> tuple[bytes, ...]:
+        """Return the encoded proof of each change of members since genesis, oldest first; unchecked."""
+        ...
+
     async def proof(self, state_key: bytes) -> bytes:
         """Return an encoded StateProof of a state key; unchecked."""
         ...

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.genesis import genesis_hash, genesis_members
+from consensus.genesis import genesis_hash
 from consensus.quorum import fault_budget
 from node.client.buckets import Buckets
 from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
@@ -50,6 +50,7 @@ from node.nurseries import open_plain_nursery
 from storage.buckets import EntryKind, Versioning
 from storage.errors import NotEnoughShardsError, ShardMissingError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
+from storage.member_proofs import decode_change_proof, proven_schedule
 from storage.membership import placement_of
 from storage.segments import SegmentShape
 from storage.tags import BucketKeys, bucket_tag, name_tag
@@ -98,7 +99,7 @@ class Client:
 
     def __init__(self, home: ClientHome, parts: _Parts) -> None:
         self._tenant = home.tenant
-        self._members = genesis_members(home.genesis)
+        self._genesis = home.genesis
         self._parts = parts
         self._objects = ObjectReader(parts.reader, self.segment)
         self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
@@ -357,7 +358,8 @@ class Client:
         """
         keys = self._keys(bucket)
         tag = name_tag(keys.tag_key, name)
-        prover = Prover(self.chain, self._members)
+        changes = [decode_change_proof(encoded) for encoded in await self.chain.member_changes()]
+        prover = Prover(self.chain, proven_schedule(self._genesis, changes))
         proven = await prover.entry(self._tenant, keys.tag, tag)
         if proven is None or proven.value.kind is EntryKind.MARKER:
             raise ObjectMissingError(f"no object {bucket}/{name}: its absence is proven")

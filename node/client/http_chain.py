@@ -216,6 +216,16 @@ class HttpChain:
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise PeerUnreachableError(f"{self._nodes[0]}{path} answered something else: {error}") from error
 
+    async def member_changes(self) -> tuple[bytes, ...]:
+        """Return the encoded proof of each change of members since genesis; what is cut off is no proof."""
+        rest = (await self._ask("GET", "/v1/raw/members", None)).content
+        found: list[bytes] = []
+        while rest:
+            end = 4 + int.from_bytes(rest[:4], "big")
+            found.append(rest[4:end])
+            rest = rest[end:]
+        return tuple(found)
+
     async def proof(self, state_key: bytes) -> bytes:
         """Return an encoded StateProof of a state key."""
         response = await self._ask("GET", f"/v1/proofs/state/{state_key.hex()}?raw=1", None)

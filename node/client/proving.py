@@ -15,7 +15,7 @@ from storage.state import EntryState, SegmentState, decode_state, entry_key, seg
 
 if TYPE_CHECKING:
     from consensus.identifiers import Height
-    from consensus.members import MemberSet
+    from consensus.schedule import MemberSchedule
     from node.client.chain import Chain
     from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
 
@@ -38,10 +38,10 @@ class Proven(Generic[ValueT]):
 class Prover:
     """Fetches proofs and checks them."""
 
-    def __init__(self, chain: Chain, members: MemberSet) -> None:
-        """Believe these members, and of them a quorum."""
+    def __init__(self, chain: Chain, schedule: MemberSchedule) -> None:
+        """Believe the members of each height, and of them a quorum."""
         self._chain = chain
-        self._members = members
+        self._schedule = schedule
 
     async def entry(self, tenant: TenantId, bucket_tag: BucketTag, name_tag: NameTag) -> Proven[EntryView] | None:
         """Return a proven entry; None when its absence is proven.
@@ -86,5 +86,6 @@ class Prover:
 
     async def _fetch(self, state_key: bytes) -> Proven[bytes | None]:
         proof = decode_state_proof(await self._chain.proof(state_key))
-        value = check_state_proof(proof, state_key, self._members)
+        members = self._schedule.members_at(proof.certified.header.height)
+        value = check_state_proof(proof, state_key, members)
         return Proven(value, proof.certified.header.height, len(signers(proof.certified.commit)))

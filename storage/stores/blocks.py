@@ -46,6 +46,7 @@ from storage.ledger import (
     context_at,
     genesis_state,
 )
+from storage.member_proofs import change_proof
 from storage.outcomes import TransactionPlace
 from storage.proofs import StateProof, TransactionProof, certified_header, pruned_transaction_proof, transaction_proof
 from storage.state import (
@@ -67,6 +68,7 @@ from storage.state import (
 from storage.state_tree import prove, root_of_tree
 from storage.stores.heads import body_row, first_body, prune_some, read_block, read_head
 from storage.stores.leveldb import LevelDatabase, LevelOptions, WriteBatch
+from storage.stores.member_changes import read_member_changes, stage_member_change
 from storage.stores.places import read_place, stage_places
 from storage.stores.references import RecordReferences, read_references, stage_references
 from storage.stores.state import VALUE_ROWS, EarlierState, StoredState, stage_change, state_before
@@ -213,6 +215,7 @@ class ChainStore:
             self._unsure = tip.block_hash, change
             batch = _block_batch(decided, change, tip)
             stage_committed(batch, decided.block.evidence)
+            stage_member_change(batch, change_proof(self._context, self._state, decided))
             stage_places(batch, self._database, change)
             stage_references(batch, self._database, change.values, earlier)
             self._database.write(batch)
@@ -378,6 +381,10 @@ class ChainStore:
             return transaction_proof(decided, place.index, members)
         head = self.decided_head(place.height)
         return None if head is None else pruned_transaction_proof(head, place.index, members)
+
+    def member_changes(self) -> tuple[bytes, ...]:
+        """Return the encoded proof of each change of members since genesis, oldest first (member_proofs.py)."""
+        return read_member_changes(self._database)
 
     def _counted(self, segment_id: SegmentId, state: SegmentState) -> SegmentState:
         counted = self._context.placement.counted_columns(segment_id, state, Height(self._tip.height + 1))

@@ -54,6 +54,7 @@ async def test_a_burnt_seat_goes_to_another_company_and_a_member_takes_new_keys(
         await trio.to_thread.run_sync(_wait_until_sealed, cluster, segments)
         status = await client.stat(await client.open("kept", "before"))
         assert (status.columns_live, status.state) == (COLUMNS, "sealed")
+        assert (await client.verify("kept", "before")).signers >= 6, "from genesis, by way of both changes"
 
     export = tmp_path / "export"
     assert main(["audit", "export", "--home", str(cluster.home), "--out", str(export)]) == 0

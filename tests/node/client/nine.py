@@ -345,6 +345,10 @@ class MemoryChain:
         await trio.lowlevel.checkpoint()
         return tuple(self.segment_now(segment_id) for segment_id in segment_ids)
 
+    async def member_changes(self) -> tuple[bytes, ...]:
+        await trio.lowlevel.checkpoint()
+        return ()
+
     async def proof(self, state_key: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
         header = Header(
