@@ -1,7 +1,8 @@
 """One verifier's questions to one seat: leaves and their paths, asked evenly over a while, once more where one failed.
 
-The questions look like any reader's, so a holder cannot serve verifiers alone. A leaf that fails is asked again at the
-end: a link may break, and a leaf that was just found damaged may be rebuilt. What fails twice is reported.
+The questions look like any reader's, so a holder cannot serve verifiers alone: many leaves together at first, which
+costs both sides less than single ones do. A leaf that fails is asked for alone at the end: a link may break, and a leaf
+that was just found damaged may be rebuilt. What fails twice is reported, by the reason of the second time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import RejectionError
+from node.client.links import PLACES_PER_READ_MAX, LeafPlace
 from node.errors import PeerUnreachableError
 from storage.audits import AskedLeaf, Failed, FailureKind, Passed
 from storage.errors import ShardCorruptError, ShardMissingError, StorageError
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from node.client.holders import HolderPool
-    from node.client.links import HolderLink
+    from node.client.links import HolderLink, LeavesAnswer
     from storage.identifiers import SeatIndex
     from storage.possession import Question
 
@@ -62,11 +64,11 @@ async def challenge(
     began = trio.current_time()
     failed = dict.fromkeys(questions, FailureKind.LATE)
     with trio.move_on_at(began + pace.retry_s):
-        await _ask_all(pool, subject, failed, pace.ask_s, pace.leaf_s)
+        await _ask_together(pool, subject, failed, pace)
     if failed:
         await trio.sleep_until(began + pace.retry_s)
         with trio.move_on_at(began + pace.deadline_s):
-            await _ask_all(pool, subject, failed, 0.0, pace.leaf_s)
+            await _ask_one_by_one(pool, subject, failed, pace.leaf_s)
     in_order = [question for question in questions if question in failed]
     due = await trio.to_thread.run_sync(lambda: [question for question in in_order if is_still_due(question)])
     if not due:
@@ -79,10 +81,60 @@ async def challenge(
     )
 
 
-async def _ask_all(
-    pool: HolderPool, subject: SeatIndex, failed: dict[Question, FailureKind], spread_s: float, leaf_s: float
+async def _ask_together(
+    pool: HolderPool, subject: SeatIndex, failed: dict[Question, FailureKind], pace: ChallengePace
 ) -> None:
-    """Ask what has failed so far, evenly over a time; what is proven leaves it."""
+    """Ask for many leaves at once, evenly over a time; what is proven leaves `failed`."""
+    limit = trio.Semaphore(OPEN_MAX)
+    questions = tuple(failed)
+    batches = [questions[i : i + PLACES_PER_READ_MAX] for i in range(0, len(questions), PLACES_PER_READ_MAX)]
+
+    async def ask(batch: Sequence[Question]) -> None:
+        try:
+            for question in await _proven_of(pool, subject, batch, pace.leaf_s):
+                del failed[question]
+        finally:
+            limit.release()
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for place, batch in enumerate(batches):
+            await trio.sleep_until(began + pace.ask_s * place / len(batches))
+            await limit.acquire()
+            nursery.start_soon(ask, batch)
+
+
+async def _proven_of(pool: HolderPool, subject: SeatIndex, batch: Sequence[Question], leaf_s: float) -> list[Question]:
+    """Return those of some questions that one answer proves; why the others fail is asked later."""
+    link = pool.link(subject)
+    if link is None:
+        return []
+    places = [LeafPlace(question.segment_id, question.column, question.leaf, 1) for question in batch]
+    answers: Sequence[LeavesAnswer | None] = ()
+    try:
+        with trio.move_on_after(leaf_s):
+            answers = await link.read_places(places)
+    except PeerUnreachableError as error:
+        if pool.link(subject) is link:
+            pool.mark_down(subject, str(error))
+    except (RejectionError, StorageError):
+        return []
+    pairs = zip(batch, answers, strict=False)
+    return [question for question, answer in pairs if answer is not None and _is_proof(question, answer)]
+
+
+def _is_proof(question: Question, answer: LeavesAnswer) -> bool:
+    try:
+        check_range(question.root, answer.leaves, question.leaf, question.shard_bytes, answer.proof)
+    except ShardCorruptError:
+        return False
+    return True
+
+
+async def _ask_one_by_one(
+    pool: HolderPool, subject: SeatIndex, failed: dict[Question, FailureKind], leaf_s: float
+) -> None:
+    """Ask for each leaf alone; what is proven leaves `failed`, what is not gets its reason."""
     limit = trio.Semaphore(OPEN_MAX)
 
     async def ask(question: Question) -> None:
@@ -95,10 +147,8 @@ async def _ask_all(
         else:
             failed[question] = failure
 
-    began, questions = trio.current_time(), tuple(failed)
     async with trio.open_nursery() as nursery:
-        for place, question in enumerate(questions):
-            await trio.sleep_until(began + spread_s * place / len(questions))
+        for question in tuple(failed):
             await limit.acquire()
             nursery.start_soon(ask, question)
 
@@ -126,9 +176,9 @@ async def _ask(pool: HolderPool, subject: SeatIndex, question: Question, leaf_s:
 
 async def _check(pool: HolderPool, subject: SeatIndex, question: Question, link: HolderLink) -> FailureKind | None:
     answer = await link.read_leaves(question.segment_id, question.column, question.leaf, 1)
-    try:
-        check_range(question.root, answer.leaves, question.leaf, question.shard_bytes, answer.proof)
-    except ShardCorruptError as error:
-        pool.note_fault(subject, str(error))
+    if not _is_proof(question, answer):
+        pool.note_fault(
+            subject, f"leaf {question.leaf} of segment {question.segment_id.hex()[:16]} is not under its root"
+        )
         return FailureKind.WRONG_BYTES
     return None
