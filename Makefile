@@ -46,12 +46,18 @@ spec: .venv/.ready .build/spec/.ready
 
 # Everything that guards agreement, for long, one part at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done mutants .campaign/twins.done .campaign/worlds.done
+campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/requests.done mutants .campaign/twins.done .campaign/worlds.done
 
 # Nine real nodes hurt for long, alone on a quiet machine: killed 50 times, voting within 5 s, 2,000 bad messages.
 .campaign/trouble.done: tests/integration/test_trouble.py .venv/.ready
 	@mkdir -p $(@D)
 	GRANDEST_KILLS=50 GRANDEST_VOTING_SECONDS=5 GRANDEST_BAD_FRAMES=2000 .venv/bin/pytest -n0 -s $<
+	@touch $@
+
+# A gateway and 100,000 requests that were changed by chance, 10,000 with keys that may not.
+.campaign/requests.done: tests/node/gateway/test_mutated_requests.py tests/node/gateway/test_scopes.py .venv/.ready
+	@mkdir -p $(@D)
+	GRANDEST_REQUESTS=100000 GRANDEST_ATTEMPTS=10000 .venv/bin/pytest -n0 $(filter %.py,$^)
 	@touch $@
 
 # Members that run twice: a million scenarios.

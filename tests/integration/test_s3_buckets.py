@@ -170,3 +170,12 @@ def test_a_canned_acl_is_private_or_nothing(s3: S3Client, bucket: str) -> None:
     with pytest.raises(ClientError) as error:
         s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
     assert refused(error)[0] in {400, 403, 501}
+
+
+def test_settings_that_change_nothing_here_are_told_again(s3: S3Client, bucket: str) -> None:
+    blocks = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+    s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=blocks)
+    assert s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"] == blocks
+    owner = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=owner)
+    assert s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] == owner
