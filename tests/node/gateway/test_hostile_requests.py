@@ -8,11 +8,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import quote
 
+import boto3
+import httpx
 import pytest
 
 from node.gateway import http_server
-from tests.node.gateway.memory_gateway import OURS, MemoryGateway
+from node.gateway.signatures import REGION
+from tests.node.gateway.memory_gateway import OURS, SECRET, MemoryGateway
 from tests.node.gateway.raw_requests import Answer, RawRequest, answer_of, exchanged, received
 from tests.node.gateway.request_corpus import DOCUMENTS, named
 
@@ -269,3 +273,22 @@ def test_a_line_end_in_what_was_stored_splits_no_answer(gateway: MemoryGateway, 
     assert (seen.status, seen.body) == (200, b"kept")
     assert "\r\nx-evil" not in seen.head.lower()
     assert "\n\n" not in seen.head
+
+
+def test_a_line_end_in_the_field_of_a_form_splits_no_answer(gateway: MemoryGateway, bucket: str) -> None:
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=gateway.url,
+        aws_access_key_id="OURS",
+        aws_secret_access_key=SECRET,
+        region_name=REGION,
+    )
+    evil = {"x-amz-meta-a": "b\r\nx-evil: 1", "Content-Type": "text/plain\r\nx-evil: 2", "success_action_status": "200"}
+    post = s3.generate_presigned_post(bucket, "posted\r\nx-evil: 3", evil, [{name: evil[name]} for name in evil])
+    posted = httpx.post(post["url"], data=post["fields"], files={"file": ("a", b"contents")})
+    assert posted.status_code == 200, posted.text
+    assert "x-evil" not in posted.headers
+    for name in stored(gateway):
+        seen = sent(gateway, RawRequest(method="GET", target=f"/{bucket}/{quote(name)}"))
+        assert seen.status == 200
+        assert "\r\nx-evil" not in seen.head
