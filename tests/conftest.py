@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles, and the group that keeps integration tests one after the other."""
+"""What every test shares: Hypothesis profiles, and the groups that keep integration tests one after the other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ settings.load_profile(os.environ.get("GRANDEST_HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lives under tests/integration, and give it one worker: nine processes at a time are enough."""
+    """Mark what lives under tests/integration, and give it two workers: one for what hurts nodes, one for S3's clients.
+
+    They share the testnet that nobody hurts.
+    """
     for item in items:
         if item.path.is_relative_to(TESTS / "integration"):
             item.add_marker(pytest.mark.integration)
-            item.add_marker(pytest.mark.xdist_group("integration"))
+            item.add_marker(pytest.mark.xdist_group("s3" if item.path.name.startswith("test_s3") else "integration"))

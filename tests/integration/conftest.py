@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -41,6 +43,47 @@ def running_testnet(
         stop_all(cluster)
 
 
+@contextmanager
+def shared_testnet(folder: Path) -> Generator[Cluster]:
+    """One testnet for all workers of a run: the first that needs it starts it, the last that leaves it stops it."""
+    folder.mkdir(exist_ok=True)
+    home = folder / "testnet"
+    with counted(folder) as users:
+        if not home.is_dir():
+            make_testnet(home, gateways=Gateways.BESIDE_NODES)
+        cluster = open_cluster(home)
+        if not users:
+            start_or_stop(cluster)
+        users.add(os.getpid())
+    try:
+        yield cluster
+    finally:
+        with counted(folder) as users:
+            users.discard(os.getpid())
+            if not users:
+                stop_all(cluster)
+
+
+def start_or_stop(cluster: Cluster) -> None:
+    """Start every seat; leave none behind when one does not."""
+    try:
+        start_all(cluster)
+    except BaseException:
+        stop_all(cluster)
+        raise
+
+
+@contextmanager
+def counted(folder: Path) -> Generator[set[int]]:
+    """Give the processes that use what a folder holds, to one worker at a time."""
+    path = folder / "users"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        users = {int(line) for line in path.read_text().splitlines()} if path.exists() else set[int]()
+        yield users
+        path.write_text("".join(f"{user}\n" for user in sorted(users)))
+
+
 @pytest.fixture
 def nine_nodes(tmp_path: Path) -> Iterator[Cluster]:
     """A fresh testnet, for a test that hurts it."""
@@ -51,8 +94,9 @@ def nine_nodes(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def healthy_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One testnet for all tests that leave every seat as it was; each takes a bucket of its own."""
-    home = tmp_path_factory.mktemp("healthy") / "testnet"
-    with running_testnet(home, gateways=Gateways.BESIDE_NODES) as cluster:
+    session = tmp_path_factory.getbasetemp()
+    folder = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+    with shared_testnet(folder / "healthy") as cluster:
         yield cluster
 
 
