@@ -17,7 +17,7 @@ def tools() -> None:
     """Let make fetch the tools that are missing, for one worker at a time."""
     folder = HOUSE / ".build"
     folder.mkdir(exist_ok=True)
-    with (folder / "spec.lock").open("w") as lock:
+    with (folder / "tools.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(["make", "--no-print-directory", ".build/spec/.ready"], cwd=HOUSE, check=True)  # noqa: S607 (make of the machine)
 

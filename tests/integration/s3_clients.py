@@ -23,9 +23,9 @@ def installed_client(command: str) -> str:
 
 @cache
 def _install() -> None:
-    """Let make install what is missing, for one worker at a time."""
+    """Let make install what is missing, for one worker at a time: the machine's packages have one lock as well."""
     FOLDER.parent.mkdir(exist_ok=True)
-    with FOLDER.with_suffix(".lock").open("w") as lock:
+    with (FOLDER.parent / "tools.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         target = str(FOLDER.relative_to(HOUSE) / ".ready")
         subprocess.run(["make", "--no-print-directory", target], cwd=HOUSE, check=True)  # noqa: S607 (make of the machine)
