@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import quote
 
+from tests.node.gateway.memory_gateway import SECRET
 from tests.node.gateway.raw_requests import RawRequest
 
 SOME_XML = (
@@ -147,6 +151,27 @@ def corpus(bucket: str, upload_id: str) -> list[RawRequest]:
     ]
     made += [RawRequest(method=method, target=target) for method, target in PLAIN]
     return [named(request, bucket, upload_id) for request in made]
+
+
+def form(bucket: str) -> RawRequest:
+    """Return a form as a browser posts it; its own fields sign it, by version 2 of S3's signatures."""
+    conditions = [{"bucket": bucket}, *(["starts-with", f"${name}", ""] for name in ("key", "x-amz-meta-a"))]
+    told = {"expiration": "2100-01-01T00:00:00Z", "conditions": [*conditions, ["content-length-range", 0, 1000]]}
+    policy = base64.b64encode(json.dumps(told).encode())
+    fields = {
+        "key": b"posted/${filename}",
+        "x-amz-meta-a": b"b",
+        "AWSAccessKeyId": b"OURS",
+        "policy": policy,
+        "signature": base64.b64encode(hmac.digest(SECRET.encode(), policy, "sha1")),
+        'file"; filename="a.txt': b"contents",
+    }
+    parts = [
+        b'--edge\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), text)
+        for name, text in fields.items()
+    ]
+    kind = (("Content-Type", "multipart/form-data; boundary=edge"),)
+    return RawRequest(method="POST", target=f"/{bucket}", headers=kind, body=b"".join(parts) + b"--edge--\r\n")
 
 
 def _documents(root: str) -> Iterator[bytes]:

@@ -16,9 +16,11 @@ import pytest
 
 from tests.node.gateway.memory_gateway import OURS, MemoryGateway
 from tests.node.gateway.raw_requests import RawRequest, exchanged
-from tests.node.gateway.request_corpus import corpus, mutated, named, torn
+from tests.node.gateway.request_corpus import corpus, form, mutated, named, torn
 
 REQUESTS = int(os.environ.get("GRANDEST_REQUESTS", "1200"))
+FORMS = 5
+"""Among some fifty others: one form has more to go wrong than one document."""
 FRESH_EVERY = 100
 """Mutants that delete or lock what others need: everything is made anew now and then."""
 
@@ -49,7 +51,7 @@ def test_no_request_is_answered_with_500(
     requests: list[RawRequest] = []
     for seed in range(REQUESTS // 2):
         if seed % FRESH_EVERY == 0:
-            requests = corpus("mutants", made(gateway, "mutants"))
+            requests = corpus("mutants", made(gateway, "mutants")) + [form("mutants")] * FORMS
         chance = random.Random(seed)
         sent = change(chance.choice(requests), gateway, chance)
         answer = exchanged(gateway.address, sent)
