@@ -27,7 +27,8 @@ def folder_of(path: Path, seed: int) -> Path:
     return path
 
 
-def test_backup_by_boto3(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
+def test_backup_by_boto3(secure_endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
+    endpoint = secure_endpoint
     folder, program = folder_of(tmp_path / "folder", 1), EXAMPLES / "backup.py"
     assert ran(endpoint, tmp_path, sys.executable, program, folder, bucket) == "3 files stored\n"
     (folder / "new").write_bytes(b"new")
@@ -36,9 +37,9 @@ def test_backup_by_boto3(endpoint: Endpoint, bucket: str, tmp_path: Path) -> Non
     assert files_in(tmp_path / "back") == files_in(folder)
 
 
-def test_nightly_by_restic(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
-    folder, program = folder_of(tmp_path / "folder", 2), EXAMPLES / "nightly.sh"
-    told = {"RESTIC_PASSWORD": "a word of the tests", "SSL_CERT_FILE": str(endpoint.authority)}
+def test_nightly_by_restic(endpoints: tuple[Endpoint, ...], bucket: str, tmp_path: Path) -> None:
+    endpoint, folder, program = endpoints[5], folder_of(tmp_path / "folder", 2), EXAMPLES / "nightly.sh"
+    told = {"RESTIC_PASSWORD": "a word of the tests"}
     installed_client("restic")
     for _ in range(2):
         ran(endpoint, tmp_path, program, folder, endpoint.url, bucket, **told)
@@ -47,8 +48,8 @@ def test_nightly_by_restic(endpoint: Endpoint, bucket: str, tmp_path: Path) -> N
     assert files_in(tmp_path / "back" / folder.relative_to("/")) == files_in(folder)
 
 
-def test_parquet_by_duckdb(endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
-    said = ran(endpoint, tmp_path, installed_client("python"), EXAMPLES / "parquet.py", bucket)
+def test_parquet_by_duckdb(secure_endpoint: Endpoint, bucket: str, tmp_path: Path) -> None:
+    said = ran(secure_endpoint, tmp_path, installed_client("python"), EXAMPLES / "parquet.py", bucket)
     assert said == "alsace: 100000 sales, 4950000 euros\n"
 
 
