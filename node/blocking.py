@@ -6,6 +6,7 @@ one seed decides (testnet/simulation).
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple
 
@@ -17,11 +18,17 @@ ArgumentsT = TypeVarTuple("ArgumentsT")
 
 
 BRIEF_S: Final = 0.01
-"""What the loop of a node may be kept waiting, on the average of the last calls: the two flushes of a vote take 0.3 ms
-on an SSD, 20 on a disk that turns. A single call may be long because the machine is busy."""
+"""What a disk may keep the loop of a node waiting, on the average of the last calls: the two flushes of a vote take
+0.3 ms on an SSD, 20 on a disk that turns."""
 AVERAGED: Final = 8
 THREADED_CALLS: Final = 64
 """Five heights' votes: so long a disk is not asked again whether it is quick."""
+
+
+SCHEDSTAT: Final = "/proc/thread-self/schedstat"
+SCHEDSTAT_BYTES: Final = 128
+"""Three numbers: time on a core, time waiting for one, both in nanoseconds, and turns."""
+NANOSECONDS: Final = 1_000_000_000
 
 
 class RunBlocking(Protocol):
@@ -41,10 +48,10 @@ class BriefWork:
 
     __slots__ = ("_average_s", "_monotonic_s", "_run_blocking", "_threaded_left")
 
-    def __init__(self, run_blocking: RunBlocking, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        """Use `run_blocking` for work that is not brief."""
+    def __init__(self, run_blocking: RunBlocking, monotonic_s: Callable[[], float] | None = None) -> None:
+        """Use `run_blocking` for work that is not brief; the clock is unhurried_s() if none is given."""
         self._run_blocking = run_blocking
-        self._monotonic_s = monotonic_s
+        self._monotonic_s = monotonic_s or unhurried_s
         self._threaded_left = 0
         self._average_s = 0.0
 
@@ -63,3 +70,19 @@ class BriefWork:
             self._average_s += (self._monotonic_s() - began - self._average_s) / AVERAGED
             if self._average_s > BRIEF_S:
                 self._threaded_left = THREADED_CALLS
+
+
+def unhurried_s() -> float:
+    """Return seconds of a clock that stands still while this thread waits for a core: a busy machine is no slow disk.
+
+    Where the kernel does not tell, the clock is an ordinary one.
+    """
+    try:
+        descriptor = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return time.monotonic()
+    try:
+        waited = os.read(descriptor, SCHEDSTAT_BYTES).split()[1:2]
+    finally:
+        os.close(descriptor)
+    return time.monotonic() - sum(map(int, waited)) / NANOSECONDS

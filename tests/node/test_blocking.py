@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
-from node.blocking import AVERAGED, BRIEF_S, THREADED_CALLS, BriefWork, ReturnT
+from node import blocking
+from node.blocking import AVERAGED, BRIEF_S, THREADED_CALLS, BriefWork, ReturnT, unhurried_s
 
 
 class Disk:
@@ -68,3 +71,16 @@ async def test_what_the_work_raises_comes_through_and_its_time_counts() -> None:
         with pytest.raises(OSError, match="the disk refuses"):
             await disk.work(fail)
         assert disk.threaded == threaded
+
+
+def test_the_unhurried_clock_never_runs_ahead_of_the_ordinary_one_and_counts_what_a_call_waits_for() -> None:
+    ordinary, unhurried = time.monotonic(), unhurried_s()
+    assert unhurried <= time.monotonic()
+    threading.Event().wait(0.05)  # what a disk does to its caller
+    assert 0.04 < unhurried_s() - unhurried <= time.monotonic() - ordinary
+
+
+def test_where_the_kernel_does_not_tell_the_clock_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "SCHEDSTAT", "/proc/no such file")
+    before = time.monotonic()
+    assert before <= unhurried_s() <= time.monotonic()
