@@ -46,7 +46,7 @@ spec: .venv/.ready .build/spec/.ready
 
 # Everything that guards agreement, for long, one part at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/requests.done mutants .campaign/twins.done .campaign/worlds.done
+campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/worlds.done
 
 # Nine real nodes hurt for long, alone on a quiet machine: killed 50 times, voting within 5 s, 2,000 bad messages.
 .campaign/trouble.done: tests/integration/test_trouble.py .venv/.ready
@@ -58,6 +58,12 @@ campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/requ
 .campaign/requests.done: tests/node/gateway/test_mutated_requests.py tests/node/gateway/test_scopes.py .venv/.ready
 	@mkdir -p $(@D)
 	GRANDEST_REQUESTS=100000 GRANDEST_ATTEMPTS=10000 .venv/bin/pytest -n0 $(filter %.py,$^)
+	@touch $@
+
+# 10,000 writes that all gateways show at once, beside a node that stands still for seconds.
+.campaign/consistency.done: tests/integration/test_s3_consistency.py .venv/.ready
+	@mkdir -p $(@D)
+	GRANDEST_TRIALS=10000 .venv/bin/pytest -n0 $<
 	@touch $@
 
 # Members that run twice: a million scenarios.
