@@ -7,6 +7,7 @@ import shutil
 import signal
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tests.loopback_authority import write_loopback_certificate
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
+POLL_SECONDS = 0.1
 
 S3Client: TypeAlias = Any
 """boto3 makes its clients at run time from a description of the service."""
@@ -137,6 +139,7 @@ def gateway_by_tls(cluster: Cluster, home: Path) -> Generator[Endpoint]:
 
 
 def _wait_until_listening(url: str, log_file: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS_MAX
+    deadline, never = time.monotonic() + START_SECONDS_MAX, threading.Event()
     while not is_listening(url):
         assert time.monotonic() < deadline, log_file.read_text()
+        never.wait(POLL_SECONDS)
