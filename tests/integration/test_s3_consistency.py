@@ -21,7 +21,7 @@ from testnet.processes import end_process
 from tests.integration.conftest import running_testnet
 from tests.integration.s3_endpoints import S3Client, gateways_by_http
 
-TRIALS = int(os.environ.get("GRANDEST_TRIALS", "40"))
+TRIALS = int(os.environ.get("GRANDEST_TRIALS", "24"))
 SLOW_SEAT = 8
 STANDS_SECONDS = 5.0
 NAMES = 5
