@@ -181,6 +181,7 @@ class WriteAheadLog:
         if self._byte_count > LOG_BYTES_MAX:
             raise self._damaged(LOG_BYTES_MAX, "larger than any log")
         try:
+            self._file.flush()  # what a killed process wrote and did not flush leads to signatures from here on
             return self._file.read(self._byte_count)
         except OSError as error:
             raise WriteAheadLogError(f"{self._path} cannot be read: {error.strerror}; check the disk") from error

@@ -49,8 +49,8 @@ class Surroundings:
     peers: list[SimulatedNode]
 
     def answer_of(self, member: MemberIndex, payload: bytes) -> bytes | None:
-        """Return what another node answers in catch-up, None for nothing."""
-        return self.peers[member].answer(payload)
+        """Return what another node answers in catch-up, None for nothing; a seat may have no machine yet."""
+        return self.peers[member].answer(payload) if member < len(self.peers) else None
 
 
 @dataclass(slots=True)

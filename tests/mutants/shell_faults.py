@@ -319,6 +319,14 @@ SIGNING_FAULTS: Final = (
         killers=(HOME,),
     ),
     Mutant(
+        name="log-of-a-killed-process-not-flushed",
+        file="node/write_ahead_log.py",
+        before="            self._file.flush()  # what a killed",
+        after="            assert self._file  # what a killed",
+        rule="D1",
+        killers=("tests/node/test_write_ahead_log.py",),
+    ),
+    Mutant(
         name="second-copy-unnoticed",
         file=SIGNER,
         before="        if last is None or position > last:\n            return True",

@@ -19,6 +19,7 @@ from node import write_ahead_log
 from node.entry_file import CRC, ENTRY_END, frame_entry, overhead_bytes
 from node.errors import WriteAheadLogError
 from node.write_ahead_log import ENTRY, HEAD_BYTES, MAGIC, LogContents, WriteAheadLog
+from testnet.simulation.disks import ProcessEndError, SimulatedDisk, Trap
 from tests.consensus.messages_by_hand import RED, precommit, prevote
 from tests.node.small_chain import small_chain, small_genesis
 from tests.strategies import CHAIN, records
@@ -77,6 +78,22 @@ def test_a_new_log_and_an_empty_height_hold_nothing(tmp_path: Path) -> None:
     assert read(tmp_path / "new") is None
     write(tmp_path)
     assert read(tmp_path) == LogContents(height=HEIGHT, entries=())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_a_killed_process_had_not_flushed_is_durable_once_it_is_read(seed: int) -> None:
+    disk, folder = SimulatedDisk(Random(seed)), Path("wal")
+    log = WriteAheadLog(folder, CHAIN, disk)
+    log.begin(HEIGHT)
+    append(log, ENTRIES[0])
+    disk.arm(Trap.KILL, 2)  # at the flush, behind the write
+    with pytest.raises(ProcessEndError):
+        log.flush()
+    after = WriteAheadLog(folder, CHAIN, disk)
+    assert after.read() == LogContents(height=HEIGHT, entries=ENTRIES[:1])
+    after.flush()  # nothing was appended since
+    disk.lose_power()
+    assert WriteAheadLog(folder, CHAIN, disk).read() == LogContents(height=HEIGHT, entries=ENTRIES[:1])
 
 
 def test_what_was_not_flushed_is_lost(tmp_path: Path) -> None:
