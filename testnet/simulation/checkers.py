@@ -147,6 +147,10 @@ class Watch:
         """Say whether who sits there at a height is a liar; whoever never sat is none."""
         return self._members(height).public_key(member) in self._liars
 
+    def _was_liar(self, seat: MemberIndex) -> bool:
+        """Say whether a liar sits or has sat there: its last words arrive late, in heights that are another's."""
+        return any(members.index_of(liar) == seat for members in self.schedule.members for liar in self._liars)
+
     def _members(self, height: Height) -> MemberSet:
         return self._context.schedule.members_at(height)
 
@@ -261,7 +265,7 @@ class Watch:
 
     def on_refused(self, sender: MemberIndex, receiver: MemberIndex, error: Exception) -> None:
         """A correct member refused what another one sent."""
-        if not self._is_liar(sender, Height(self.height + 1)):
+        if not self._was_liar(sender):
             detail = f"member {receiver} refuses member {sender}: {error}"
             raise InvariantError(Invariant.NOBODY_CORRECT_REFUSED, detail)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from testnet.simulation.world import Settings, WorldReport
 
 SEEDS_DEFAULT: Final = 200
+STORM_S_MIN: Final = 2
+STORM_S_MAX: Final = 60
 FAILURES_SHOWN: Final = 3
 """Cutting one down takes up to a minute."""
 
@@ -52,6 +54,7 @@ def _add_choice_of_worlds(parser: ArgumentParser) -> None:
     parser.add_argument("--seats", type=_positive, default=9, metavar="N", help="nodes of a world")
     parser.add_argument("--heights", type=_positive, default=20, metavar="N", help="blocks of a world")
     parser.add_argument("--liars", type=int, metavar="N", help="at most this many; the budget's r unless said")
+    parser.add_argument("--storm", type=_storm, default=12.0, metavar="SECONDS", help="the longest storm, above 2")
     parser.add_argument("--faults", default="all", metavar="KINDS", help="all, none, or some by name: loss,crash,liars")
     parser.add_argument("--signatures", choices=("stub", "real"), default="stub", help="real ones are ten times slower")
 
@@ -189,6 +192,7 @@ def _settings(arguments: Namespace) -> Settings:
         seats=arguments.seats,
         heights=arguments.heights,
         liars_max=arguments.liars,
+        storm_ms_max=int(1_000 * arguments.storm),
         kinds=kinds,
         signatures=SignatureKind(arguments.signatures),
     )
@@ -198,6 +202,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is no positive whole number")
     return int(text)
+
+
+def _storm(text: str) -> float:
+    seconds = float(text)
+    if not STORM_S_MIN < seconds <= STORM_S_MAX:
+        raise ArgumentTypeError(f"{text} is not above {STORM_S_MIN}, up to {STORM_S_MAX}")
+    return seconds
 
 
 def _items(text: str) -> tuple[int, ...]:

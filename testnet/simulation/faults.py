@@ -25,6 +25,7 @@ class FaultKind(StrEnum):
     RING = "ring"
     ONE_WAY = "one-way"
     FLAPPING = "flapping"
+    SPLITS = "splits"
     CRASH = "crash"
     POWER_CUT = "power-cut"
     DISK = "disk"
@@ -53,6 +54,7 @@ class Lie(StrEnum):
     LIE_IN_SYNC = "lie in sync"
     FORGE = "forge"
     AMNESIA = "amnesia"
+    MUTATE = "mutate"
 
 
 STORM_MS: Final = (2_000, 12_000)
@@ -94,10 +96,12 @@ class Plan:
     """Changes of the seats, one after the other."""
 
 
-def draw_plan(seed: int, budget: FaultBudget, kinds: frozenset[FaultKind], liars_max: int) -> Plan:
+def draw_plan(
+    seed: int, budget: FaultBudget, kinds: frozenset[FaultKind], liars_max: int, storm_ms_max: int = STORM_MS[1]
+) -> Plan:
     """Return what the seed has in store."""
     rng = Random(f"plan {seed}")
-    storm_ms = rng.randrange(*STORM_MS)
+    storm_ms = rng.randrange(STORM_MS[0], storm_ms_max)
     count = rng.randrange(1, FAULTS_MAX + 1)
     drawable = sorted(kinds - {FaultKind.LIARS, FaultKind.SEATS})
     faults = [_draw(rng, budget.members, storm_ms, drawable) for _ in range(count)] if drawable else []

@@ -1,5 +1,8 @@
 """Liars: a real member whose words are twisted on their way out, with its own key for whatever it wants to sign.
 
+Some change one field of a vote a little, where nobody would think of it (Winter et al., "Randomized Testing of
+Byzantine Fault Tolerant Algorithms", OOPSLA 2023: small-scope mutations).
+
 A liar cannot sign for others; it may repeat, hold back and recombine whatever it has seen.
 """
 
@@ -118,6 +121,8 @@ class Liar:
         if isinstance(message, StatusMessage) and Lie.LIE_IN_SYNC in self.lies:
             ahead = Height(message.height + self._rng.choice((1, 2, 1_000)))
             return [encode_message(StatusMessage(height=ahead, round=message.round))]
+        if Lie.MUTATE in self.lies and isinstance(message, VoteMessage):
+            return [self._vote_frame(self._mutated(message.signed.vote))]
         if Lie.EQUIVOCATE not in self.lies:
             return []
         match message:
@@ -131,13 +136,31 @@ class Liar:
     def _other_votes(self, vote: Vote) -> list[Vote]:
         if vote.member != self._seat:
             return []
-        if vote.block_hash is not None:
-            self._hashes.append(vote.block_hash)
+        self._remember_hash(vote.block_hash)
         wanted = [None, BlockHash(self._rng.randbytes(32)), *list(self._hashes)[-3:]]
         values = [value for value in dict.fromkeys(wanted) if value != vote.block_hash]
         if isinstance(vote, Prevote):
             return [replace(vote, block_hash=value, valid_round=NO_ROUND) for value in values]
         return [replace(vote, block_hash=value) for value in values]
+
+    def _mutated(self, vote: Vote) -> Vote:
+        """Change one field a little: the round or height by one, or the value to one that is past."""
+        if vote.member != self._seat:
+            return vote
+        self._remember_hash(vote.block_hash)
+        step = self._rng.choice((-1, 1))
+        match self._rng.randrange(3):
+            case 0:
+                return _in_round(vote, Round(max(0, vote.round + step)))
+            case 1:
+                return replace(vote, height=Height(max(1, vote.height + step)))
+            case _:
+                stale = self._rng.choice(self._hashes) if self._hashes else None
+                return _in_round(replace(vote, block_hash=stale), vote.round)
+
+    def _remember_hash(self, block_hash: BlockHash | None) -> None:
+        if block_hash is not None:
+            self._hashes.append(block_hash)
 
     def _vote_frame(self, vote: Vote) -> bytes:
         return encode_message(VoteMessage(signed=self._signed(vote)))
@@ -197,3 +220,10 @@ class Liar:
 
     def _victim(self) -> int:
         return self._rng.choice([member for member in range(self._members) if member != self._seat])
+
+
+def _in_round(vote: Vote, round_: Round) -> Vote:
+    """Return a vote of another round, as for a fresh proposal."""
+    return (
+        replace(vote, round=round_, valid_round=NO_ROUND) if isinstance(vote, Prevote) else replace(vote, round=round_)
+    )

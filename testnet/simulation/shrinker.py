@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from testnet.simulation.checkers import Invariant, InvariantError
+from testnet.simulation.faults import STORM_MS
 from testnet.simulation.world import Settings, plan_of, run_world
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Failure:
         kinds = ",".join(sorted(settings.kinds)) or "none"
         words = ["grandest simulate", f"--first-seed {self.seed} --seeds 1", f"--heights {settings.heights}"]
         words += [f"--seats {settings.seats}", f"--faults {kinds}", f"--signatures {settings.signatures}"]
+        if settings.storm_ms_max != STORM_MS[1]:
+            words.append(f"--storm {settings.storm_ms_max / 1000:g}")
         if settings.liars_max is not None:
             words.append(f"--liars {settings.liars_max}")
         return " ".join([*words, f"--only {','.join(map(str, self.items)) or 'none'}"])

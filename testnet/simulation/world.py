@@ -22,7 +22,7 @@ from node.consensus_task import LISTEN_S
 from node.ledger_chain import next_rules
 from testnet.simulation.checkers import Invariant, InvariantError, Watch
 from testnet.simulation.disks import Trap
-from testnet.simulation.faults import ALL_KINDS, Fault, FaultKind, Lie, Plan, draw_plan
+from testnet.simulation.faults import ALL_KINDS, STORM_MS, Fault, FaultKind, Lie, Plan, draw_plan
 from testnet.simulation.governance import STEP_MS, Governance
 from testnet.simulation.network import Network, Trace
 from testnet.simulation.node import SimulatedNode
@@ -49,6 +49,8 @@ HEIGHT_US: Final = 30 * SECOND_US
 """In calm weather a height takes less, whoever proposes."""
 STEPS_MAX: Final = 3_000_000
 SUBMIT_MS: Final = (20, 400)
+SPLIT_MS: Final = (200, 1_200)
+"""A round that is decided takes less, one that times out about so long."""
 AMNESIA_MS: Final = (500, 4_000)
 
 
@@ -62,6 +64,8 @@ class Settings:
     """None: as many as the budget bears."""
     kinds: frozenset[FaultKind] = ALL_KINDS
     signatures: SignatureKind = SignatureKind.STUB
+    storm_ms_max: int = STORM_MS[1]
+    """The longest storm; more than 2,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +226,8 @@ class World:
                 self._cut_for(self._cuts_of(fault), span_us)
             case FaultKind.FLAPPING:
                 self._flap(fault, span_us)
+            case FaultKind.SPLITS:
+                self._split(span_us)
             case FaultKind.CRASH | FaultKind.POWER_CUT:
                 for node in nodes:
                     node.stop(loses_power=fault.kind is FaultKind.POWER_CUT)
@@ -284,6 +290,16 @@ class World:
         pairs = [(a, b) for a in range(self.settings.seats) for b in some if a != b]
         self._cut_for(pairs + [(b, a) for a, b in pairs if a not in some], down_us)
         self.timeline.after(up_us + down_us, lambda: self._flap(fault, left_us - up_us - down_us))
+
+    def _split(self, left_us: int) -> None:
+        """Cut all nodes into two sides for about a round, then into two others (ByzzFuzz: partitions by round)."""
+        if left_us <= 0 or self._phase is not Phase.STORM:
+            return
+        span_us = min(left_us, self._rng.randrange(*SPLIT_MS) * MILLISECOND_US)
+        sides = [self._rng.randrange(2) for _ in self.nodes]
+        seats = range(len(sides))
+        self._cut_for([(a, b) for a in seats for b in seats if sides[a] != sides[b]], span_us)
+        self.timeline.after(span_us, lambda: self._split(left_us - span_us))
 
     def _set_clocks(self, nodes: list[SimulatedNode], offset_ms: int) -> None:
         for node in nodes:
@@ -378,7 +394,7 @@ def plan_of(settings: Settings, seed: int) -> Plan:
     """Return what a seed has in store under these settings."""
     budget = fault_budget(settings.seats)
     liars_max = budget.liars if settings.liars_max is None else settings.liars_max
-    return draw_plan(seed, budget, settings.kinds, liars_max)
+    return draw_plan(seed, budget, settings.kinds, liars_max, settings.storm_ms_max)
 
 
 def run_world(settings: Settings, seed: int, plan: Plan | None = None) -> WorldReport:
