@@ -146,9 +146,12 @@ class SegmentReader:
         """
         deadline = trio.current_time() + RETURN_SECONDS
         while True:
+            race = _Race(self, segment, leaves, wanted, into)
             try:
-                return await _Race(self, segment, leaves, wanted, into).run()
+                return await race.run()
             except NotEnoughShardsError:
+                if race.has_all_answers:
+                    raise  # nobody is to come back: the segment was replaced, say
                 with trio.move_on_at(deadline) as scope:
                     await self._pool.changed()
                 if scope.cancelled_caught:
@@ -248,8 +251,11 @@ class _Race:
         self._spare += [column for column in live if column not in prompt]
         self._running: set[ColumnIndex] = set()
         self._slow: set[ColumnIndex] = set()
+        self._answered = 0
         self._found: dict[ColumnIndex, Buffer] = {}
         self._news = trio.Event()
+        self.has_all_answers = False
+        """Whether every holder was live and has answered, and still too few columns are right."""
 
     async def run(self) -> dict[ColumnIndex, Buffer]:
         """Return all wanted columns, or at least k."""
@@ -259,6 +265,7 @@ class _Race:
             while not self._is_done() and await self._step(nursery):
                 pass
             slow = self._slow & self._running
+            self.has_all_answers = self._answered == len(self._segment.roots)
             nursery.cancel_scope.cancel()
         for column in slow:
             self._reader.note_slow(self._segment, column)
@@ -296,6 +303,7 @@ class _Race:
         asked_at = trio.current_time()
         contents = await self._reader.fetch_column(self._segment, column, self._leaves, self._into.get(column, ()))
         self._running.discard(column)
+        self._answered += self._reader.is_live(self._segment, column)
         if contents is not None:
             self._reader.note_answer(trio.current_time() - asked_at)
             self._found[column] = contents

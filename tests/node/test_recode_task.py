@@ -171,6 +171,7 @@ async def test_what_was_written_with_three_sites_down_comes_back_to_six_and_thre
         assert await client.wait_sealed(acknowledged.segment_ids, 100)
         assert [segment.k for segment in nine.chain.live_segments()] == [4]
         opened = await client.open("bucket", "name")
+        assert await client.get("bucket", "name") == contents(300_000, 1), "read before: its segment is remembered"
         async with moving(nine) as site:
             await site.all_turns()
             assert site.task.moved == 1
@@ -182,7 +183,9 @@ async def test_what_was_written_with_three_sites_down_comes_back_to_six_and_thre
         async def keep(piece: memoryview) -> None:
             kept.extend(piece)
 
+        began = trio.current_time()
         await client.read(opened, keep)  # opened before the move: the old columns are gone
+        assert trio.current_time() - began < 1.0, "nobody is waited for"
         assert kept == contents(300_000, 1)
         assert await client.get("bucket", "name", 70_000, 100) == contents(300_000, 1)[70_000:70_100]
 
