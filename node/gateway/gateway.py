@@ -32,6 +32,7 @@ import trio
 from consensus.quorum import fault_budget
 from node.client.client import client_over
 from node.client.http_chain import HttpChain
+from node.client.seats import all_seats
 from node.client.shard_links import dialler
 from node.config import LogFormat, LogLevel
 from node.errors import ConfigurationError
@@ -47,7 +48,6 @@ from node.gateway.metrics import Metrics, serve_metrics
 from node.gateway.notifications import Outbox
 from node.nurseries import first_expected
 from node.telemetry import set_up_log
-from storage.genesis import storage_genesis
 from storage.identifiers import COLUMNS_MAX
 
 if TYPE_CHECKING:
@@ -149,15 +149,16 @@ async def _open_tenant(home: GatewayHome, tenant: ServedTenant, around: _Around)
     nursery, stack = around.nursery, around.stack
     client_home = tenant.client_home
     chain = HttpChain(client_home.nodes, client_home.tenant, around.http)
-    seats = storage_genesis(client_home.genesis).seats
-    connect = dialler(seats, client_home.signing_key, nursery)
-    client = await stack.enter_async_context(client_over(client_home, chain, connect))
+    seats = await all_seats(client_home, around.http)
+    connect = dialler([seat.seat for seat in seats], client_home.signing_key, nursery)
+    client = await stack.enter_async_context(client_over(client_home, chain, connect, seats))
     directory = home.folder / INDEX_FOLDER / client_home.tenant.hex()
     index = await trio.to_thread.run_sync(Index, directory)
     around.kept.callback(index.close)
     store = ChainStore(client, index, home.settings.mode)
     follower = Follower(client, chain, index, store.forget)
-    quorum = fault_budget(min(len(client_home.genesis.members), COLUMNS_MAX)).quorum
+    open_seats = sum(seat.closed is None for seat in seats)
+    quorum = fault_budget(min(open_seats, COLUMNS_MAX)).quorum
     fence = Fence(client.pool, quorum, follower)
     store.attach(follower, fence, around.outbox)
     for task in (follower.run, fence.run, store.run):
