@@ -15,6 +15,7 @@ import trio
 from consensus.errors import GrandestError
 from consensus.identifiers import Height
 from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
+from node.client.errors import ChangesForgottenError
 from node.errors import PeerUnreachableError
 from node.gateway.index import Dirty, Indexed, VersionRow
 from node.nurseries import open_plain_nursery
@@ -159,12 +160,15 @@ class Follower:
                     raise ShardMissingError(f"no live holder has the records of {len(dirty)} names")
 
     async def _follow(self) -> None:
-        if not self._index.is_whole:
-            await self._walk()
         while True:
             try:
+                if not self._index.is_whole:
+                    await self._walk()
                 with trio.CancelScope() as self._question:
                     await self._step()
+            except ChangesForgottenError as error:
+                LOGGER.warning("following the ledger: %s; the index is made anew", error)
+                await trio.to_thread.run_sync(self._index.distrust)
             except GrandestError as error:
                 LOGGER.warning("following the ledger: %s", error)
                 await trio.sleep(RETRY_SECONDS)

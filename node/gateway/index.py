@@ -103,6 +103,15 @@ class Index:
         """Note that blocks up to a height have named nothing; kept in memory until there is more to write."""
         self._height = height
 
+    def distrust(self) -> None:
+        """Have everything asked of the ledger again, since blocks that named objects are pruned."""
+        batch = WriteBatch()
+        batch.put(b"b", b"\1")
+        self._write(batch, self._height)
+        self.is_whole = False
+        for row, _ in self._database.iterate(b"n"):
+            self.mark([(BucketTag(row[1:17]), NameTag(row[17:]))], self._height)
+
     def begin_walk(self, height: Height) -> None:
         """Note that everything is being asked of the ledger, as it is at this height or later."""
         batch = WriteBatch()

@@ -145,3 +145,23 @@ def listed(name: str) -> Listed:
         etag="",
         modified_ms=0,
     )
+
+
+def test_an_index_that_missed_pruned_blocks_has_every_name_asked_again(tmp_path: Path) -> None:
+    index = Index(tmp_path)
+    index.begin_walk(Height(7))
+    index.put([indexed("kept", (row(1),)), indexed("removed", (row(2),))])
+    index.end_walk()
+    index.distrust()
+    assert not index.is_whole
+    index.begin_walk(Height(90))
+    index.put([indexed("kept", (row(3),)), indexed("new", (row(4),))])
+    index.end_walk()
+    asked = index.dirty(BUCKET, 10)
+    assert {one.name_tag for one in asked} == {indexed(name, ()).dirty.name_tag for name in ("kept", "removed")}
+    rows_now = {indexed("kept", ()).dirty.name_tag: (row(3),)}
+    index.put(
+        [Indexed(one, "kept" if one.name_tag in rows_now else None, rows_now.get(one.name_tag, ())) for one in asked]
+    )
+    assert [(one.name, one.plain_bytes) for one in index.list_current(BUCKET, "", "", 10)] == [("kept", 3), ("new", 4)]
+    index.close()
