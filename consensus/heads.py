@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consensus.blocks import DecidedBlock
-    from consensus.members import MemberSet
+    from consensus.schedule import MemberSchedule
     from consensus.signing import SignatureCheck
 
 
@@ -69,13 +69,19 @@ def head_of(decided: DecidedBlock) -> DecidedHead:
 def check_heads(
     heads: Sequence[DecidedHead],
     parent: tuple[Height, BlockHash],
-    members: MemberSet,
+    schedule: MemberSchedule,
     check: SignatureCheck = check_signature,
 ) -> tuple[Height, BlockHash]:
     """Verify heads that follow each other from a known block on; return height and hash of the last.
 
     The last one's certificate is checked, and with it all that its hash commits: every header below, its parent's
     certificate, evidence and transactions. Certificates that no child commits are checked one by one.
+
+    Args:
+        heads: In order of height.
+        parent: Height and hash of the block below the first.
+        schedule: Who the members of their heights are.
+        check: Verifies signatures.
 
     Raises:
         RejectionError: WRONG_HEIGHT, WRONG_PARENT, WRONG_CERTIFICATE, WRONG_TRANSACTIONS_ROOT, WRONG_EVIDENCE_ROOT,
@@ -94,11 +100,11 @@ def check_heads(
             raise RejectionError(RejectionReason.WRONG_CERTIFICATE, f"the certificate of {height} is of another block")
         child = heads[index + 1].block.parent_commit if index + 1 < len(heads) else None
         if commit != child:
-            check_commit(commit, members, check)
+            check_commit(commit, schedule.members_at(height), check)
         for polka in decided.polkas:
             if (polka.height, polka.block_hash) != (height, above):
                 raise RejectionError(RejectionReason.WRONG_CERTIFICATE, f"a polka of {height} is of another block")
-            check_polka(polka, members, check)
+            check_polka(polka, schedule.members_at(height), check)
     return height, above
 
 

@@ -57,12 +57,18 @@ HEADS_PER_REQUEST_MAX: Final = 512
 PIECES_MAX: Final = 131_072
 MANIFEST_BYTES_MAX: Final = 6 * 1024 * 1024
 PIECE_BYTES_MAX: Final = 2 * 1024 * 1024
+MEMBER_CHANGES_MAX: Final = 4_096
+"""Of one chain; each has about 1.5 KB."""
+MEMBER_CHANGE_BYTES_MAX: Final = 128 * 1024
 NONCE_BYTES: Final = 32
 
 RecordBytes = Annotated[bytes, Meta(max_length=RECORD_BYTES_MAX)]
 """One sealed off-chain record; opaque here."""
 RecordList = Annotated[tuple[RecordBytes, ...], Meta(max_length=RECORDS_MAX)]
 RecordAddresses = Annotated[tuple[Annotated[bytes, HASH], ...], Meta(min_length=1, max_length=RECORD_ADDRESSES_MAX)]
+MemberChanges = Annotated[
+    tuple[Annotated[bytes, Meta(max_length=MEMBER_CHANGE_BYTES_MAX)], ...], Meta(max_length=MEMBER_CHANGES_MAX)
+]
 Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 
 
@@ -237,10 +243,14 @@ class PieceRequest(Record, tag=58):
 
 
 class SnapshotResponse(Record, tag=59):
-    """The application's manifest of a state, and the head of the block that certifies its root."""
+    """The application's manifest of a state, the head of the block that certifies its root, and who signed that.
+
+    `member_changes` are the application's proofs of all changes of members since genesis, oldest first.
+    """
 
     certifying: DecidedHead
     manifest: Annotated[bytes, Meta(max_length=MANIFEST_BYTES_MAX)]
+    member_changes: MemberChanges
 
 
 class HeadsResponse(Record, tag=60):

@@ -234,7 +234,7 @@ class Node:
             consensus=self.consensus,
             asker=self.links,
             incoming=stores.incoming,
-            members=self.seating.members,
+            genesis=config.genesis,
             interval=self.seating.parameters.snapshot_heights,
         )
 

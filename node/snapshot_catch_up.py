@@ -3,10 +3,10 @@
 Rules
 - P10. Who is more than half a snapshot interval behind a member's newest snapshot fetches it: block by block would
   take longer. Blocks are caught up with meanwhile, and afterwards from the snapshot on.
-- P11. A snapshot counts if a quorum of the members that this node knows signed the block after it, whose header holds
-  its state root; members that offer the same one are asked side by side for heads and pieces. Each answer is verified
-  by itself (storage/snapshots.py, consensus/heads.py): who gives a wrong one is refused and not asked again, and its
-  question goes to another.
+- P11. A snapshot counts if a quorum signed the block after it, whose header holds its state root: a quorum of those to
+  whom the proofs of all changes of members lead, which come with it. Members that offer the same one are asked side by
+  side for heads and pieces. Each answer is verified by itself (storage/snapshots.py, consensus/heads.py): who gives a
+  wrong one is refused and not asked again, and its question goes to another.
 - P12. What was fetched is on disk; after a restart only the rest is asked for. Installing waits until nothing of the
   chain is open (storage/stores/installing.py).
 """
@@ -14,7 +14,7 @@ Rules
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -34,13 +34,15 @@ from consensus.messages import (
 from node.catch_up_task import ask
 from node.errors import PeerUnreachableError, SnapshotReadyError
 from node.snapshot_parts import SnapshotParts
+from storage.member_proofs import decode_change_proof, proven_schedule
 from storage.snapshots import decode_manifest, manifest_root
 from storage.stores.snapshots import SnapshotGoal
 
 if TYPE_CHECKING:
+    from consensus.genesis import Genesis
     from consensus.heads import DecidedHead
     from consensus.identifiers import MemberIndex
-    from consensus.members import MemberSet
+    from consensus.schedule import MemberSchedule
     from node.catch_up_task import Asker, CatchingUp
     from node.snapshot_parts import Part
     from storage.snapshots import SnapshotManifest
@@ -62,7 +64,9 @@ class Offer:
 
     manifest: SnapshotManifest
     certifying: DecidedHead
-    providers: tuple[MemberIndex, ...]
+    member_changes: tuple[bytes, ...]
+    schedule: MemberSchedule
+    providers: tuple[MemberIndex, ...] = ()
 
 
 class SnapshotCatchUp:
@@ -74,7 +78,7 @@ class SnapshotCatchUp:
         consensus: CatchingUp,
         asker: Asker,
         incoming: IncomingSnapshot,
-        members: MemberSet,
+        genesis: Genesis,
         interval: int,
     ) -> None:
         """Look after one node.
@@ -83,13 +87,13 @@ class SnapshotCatchUp:
             consensus: Whose chain may be behind.
             asker: Requests to members.
             incoming: Where a snapshot is gathered.
-            members: Who certifies.
+            genesis: From which the members of every height follow.
             interval: Heights between two snapshots of this chain.
         """
         self._consensus = consensus
         self._asker = asker
         self._incoming = incoming
-        self._members = members
+        self._genesis = genesis
         self._lag = max(1, interval // 2)
 
     async def run(self) -> None:
@@ -112,7 +116,7 @@ class SnapshotCatchUp:
 
     async def _best_offer(self, ahead: tuple[MemberIndex, ...]) -> Offer | None:
         """Ask all who are far ahead; return the newest true offer that is worth its while."""
-        found: dict[MemberIndex, tuple[SnapshotManifest, DecidedHead]] = {}
+        found: dict[MemberIndex, Offer] = {}
 
         async def ask_one(member: MemberIndex) -> None:
             offered = await self._offer_of(member)
@@ -122,14 +126,13 @@ class SnapshotCatchUp:
         async with trio.open_nursery() as nursery:
             for member in ahead:
                 nursery.start_soon(ask_one, member)
-        newest = max((manifest.height for manifest, _ in found.values()), default=Height(0))
+        newest = max((offer.manifest.height for offer in found.values()), default=Height(0))
         if newest <= self._consensus.height + self._lag:
             return None
-        same = [member for member, (manifest, _) in found.items() if manifest.height == newest]
-        manifest, certifying = found[same[0]]
-        return Offer(manifest=manifest, certifying=certifying, providers=tuple(same[:PROVIDERS_MAX]))
+        same = [member for member, offer in found.items() if offer.manifest.height == newest]
+        return replace(found[same[0]], providers=tuple(same[:PROVIDERS_MAX]))
 
-    async def _offer_of(self, member: MemberIndex) -> tuple[SnapshotManifest, DecidedHead] | None:
+    async def _offer_of(self, member: MemberIndex) -> Offer | None:
         try:
             response = await ask(self._asker, member, SnapshotRequest())
         except (RejectionError, PeerUnreachableError) as error:
@@ -141,16 +144,23 @@ class SnapshotCatchUp:
             self._asker.refuse(member, error)
             return None
 
-    def _checked_offer(self, response: object) -> tuple[SnapshotManifest, DecidedHead]:
-        """Return manifest and certifying head if a quorum signed the root that the manifest leads to (P11)."""
+    def _checked_offer(self, response: object) -> Offer:
+        """Return the offer if a quorum signed the root that the manifest leads to (P11)."""
         if not isinstance(response, SnapshotResponse):
             raise RejectionError(RejectionReason.MALFORMED, "answered something else")
         manifest, certifying = decode_manifest(response.manifest), response.certifying
         header = certifying.block.header
-        check_heads((certifying,), (manifest.height, header.parent_hash), self._members)
+        proofs = [decode_change_proof(encoded) for encoded in response.member_changes]
+        schedule = proven_schedule(self._genesis, proofs)
+        check_heads((certifying,), (manifest.height, header.parent_hash), schedule)
         if manifest_root(manifest) != header.state_root:
             raise RejectionError(RejectionReason.BAD_PROOF, "the manifest leads to another root than the header's")
-        return manifest, certifying
+        return Offer(
+            manifest=manifest,
+            certifying=certifying,
+            member_changes=response.member_changes,
+            schedule=schedule,
+        )
 
     async def _fetch(self, offer: Offer) -> bool:
         """Gather block, heads and pieces; return whether all of it is here."""
@@ -164,10 +174,10 @@ class SnapshotCatchUp:
         decided = await self._block_of(offer)
         if decided is None:
             return False
-        goal = SnapshotGoal(decided=decided, manifest=offer.manifest)
+        goal = SnapshotGoal(decided=decided, manifest=offer.manifest, member_changes=offer.member_changes)
         await trio.to_thread.run_sync(self._incoming.begin, goal)
         first_head = self._consensus.height
-        parts = await trio.to_thread.run_sync(SnapshotParts, offer.manifest, self._incoming, self._members, first_head)
+        parts = await trio.to_thread.run_sync(SnapshotParts, offer.manifest, self._incoming, offer.schedule, first_head)
         providers = set(offer.providers)
         while parts and providers:
             async with trio.open_nursery() as nursery:
@@ -195,7 +205,7 @@ class SnapshotCatchUp:
             raise RejectionError(RejectionReason.MALFORMED, "answered something else")
         decided = decode(response.decided[0], DecidedBlock, bytes_max=MESSAGE_BYTES_MAX)
         parent = (Height(offer.manifest.height - 1), decided.block.header.parent_hash)
-        check_heads((head_of(decided),), parent, self._members)
+        check_heads((head_of(decided),), parent, offer.schedule)
         if header_hash(decided.block.header) != offer.certifying.block.header.parent_hash:
             raise RejectionError(RejectionReason.WRONG_PARENT, "another block than the one that is certified")
         return decided

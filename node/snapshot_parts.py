@@ -26,8 +26,8 @@ from storage.snapshots import cell_starts, check_piece, decode_piece
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consensus.members import MemberSet
     from consensus.messages import CatchUpResponse
+    from consensus.schedule import MemberSchedule
     from storage.snapshots import SnapshotManifest
     from storage.stores.snapshots import IncomingSnapshot
 
@@ -54,20 +54,20 @@ class SnapshotParts:
     """The parts that are not here yet. The queue is one task's; keep() may run in a worker thread."""
 
     def __init__(
-        self, manifest: SnapshotManifest, incoming: IncomingSnapshot, members: MemberSet, first_head: Height
+        self, manifest: SnapshotManifest, incoming: IncomingSnapshot, schedule: MemberSchedule, first_head: Height
     ) -> None:
         """Count what is missing (blocks).
 
         Args:
             manifest: Found true.
             incoming: Where parts are kept, and some may be.
-            members: Whose quorum certifies heads.
+            schedule: Whose quorums certify heads.
             first_head: The first height that the chain does not have.
         """
         self._manifest = manifest
         self._starts = cell_starts(manifest)
         self._incoming = incoming
-        self._members = members
+        self._schedule = schedule
         here = {height for heights in incoming.heights_of_heads() for height in heights}
         absent = [height for height in range(first_head, manifest.height) if height not in here]
         self._waiting: deque[Part] = deque(_heads_parts(absent))
@@ -105,7 +105,7 @@ class SnapshotParts:
         match part, response:
             case HeadsPart(), HeadsResponse(heads=(first, *_) as heads) if len(heads) <= part.count:
                 parent = (Height(part.first - 1), first.block.header.parent_hash)
-                last, _ = check_heads(heads, parent, self._members)
+                last, _ = check_heads(heads, parent, self._schedule)
                 self._incoming.put_heads(tuple(heads))
                 left = part.first + part.count - 1 - last
                 return HeadsPart(Height(last + 1), left) if left else None

@@ -75,7 +75,9 @@ class SnapshotServer:
             certifying = self._store.decided_head(Height(height + 1))
             manifest = self._made.manifest(height)
             if certifying is not None and manifest is not None:
-                return SnapshotResponse(certifying=certifying, manifest=manifest)
+                return SnapshotResponse(
+                    certifying=certifying, manifest=manifest, member_changes=self._store.member_changes()
+                )
         raise RejectionError(RejectionReason.TOO_LATE, "no snapshot yet")
 
     def _heads(self, first: Height, count: int) -> tuple[DecidedHead, ...]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 from consensus.blocks import header_hash
 from consensus.encoding import decode, encode
 from storage.errors import StorageError
+from storage.member_proofs import decode_change_proof
 from storage.snapshots import cell_starts, check_piece, decode_piece, manifest_root
 from storage.state_tree import update
 from storage.stores.heads import body_row, head_row
 from storage.stores.leveldb import WriteBatch
+from storage.stores.member_changes import stage_member_change
 from storage.stores.references import REFERENCE_ROWS, stage_references
 from storage.stores.state import PAGE_ROWS, VALUE_ROWS, EarlierState, StoredState
 from storage.stores.tip import GENESIS_ROW, INSTALLING_ROW, TIP_BYTES_MAX, TIP_ROW, TipRow, stage_tip
@@ -105,5 +107,9 @@ def _finish(database: RowStore, goal: SnapshotGoal) -> None:
     batch.put(body_row(header.height), encode(goal.decided))
     stage_tip(batch, header.height, header_hash(header), manifest_root(goal.manifest))
     batch.delete(TURNS_ROW)
+    for encoded in goal.member_changes:
+        proof = decode_change_proof(encoded)
+        if proof.certified.header.height <= header.height:
+            stage_member_change(batch, proof)
     batch.delete(INSTALLING_ROW)
     database.write(batch)

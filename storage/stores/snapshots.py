@@ -23,7 +23,7 @@ from consensus.blocks import DecidedBlock
 from consensus.encoding import Record, decode, encode
 from consensus.heads import DecidedHead
 from consensus.identifiers import Height
-from consensus.messages import HEADS_PER_REQUEST_MAX, MANIFEST_BYTES_MAX
+from consensus.messages import HEADS_PER_REQUEST_MAX, RESPONSE_BYTES_MAX, MemberChanges
 from storage.snapshots import (
     BUCKETS,
     Cell,
@@ -52,10 +52,11 @@ _LENGTH_BYTES: Final = 4
 
 
 class SnapshotGoal(Record, tag=25):
-    """What a joiner fetches: the block whose state it is, whole, and the manifest of that state."""
+    """What a joiner fetches: the block whose state it is, whole, its manifest, and who the members became."""
 
     decided: DecidedBlock
     manifest: SnapshotManifest
+    member_changes: MemberChanges
 
 
 class HeadsFile(Record, tag=26):
@@ -130,7 +131,7 @@ class IncomingSnapshot:
     def goal(self) -> SnapshotGoal | None:
         """Return what is being fetched, None for nothing."""
         encoded = _read(self._directory / "offer")
-        bytes_max = DECIDED_BYTES_MAX + MANIFEST_BYTES_MAX
+        bytes_max = DECIDED_BYTES_MAX + RESPONSE_BYTES_MAX
         return None if encoded is None else decode(encoded, SnapshotGoal, bytes_max=bytes_max)
 
     def begin(self, goal: SnapshotGoal) -> None:

@@ -107,7 +107,7 @@ async def fetch(behind: OneMember, folder: Path, members: Members, *ahead: Membe
         consensus=behind.consensus,
         asker=members,
         incoming=incoming,
-        members=behind.chain.rules.members,
+        genesis=small_genesis(),
         interval=INTERVAL,
     )
     with trio.fail_after(PATIENCE_S), pytest.raises(SnapshotReadyError):
@@ -245,7 +245,7 @@ async def test_what_was_fetched_before_a_restart_is_not_asked_for_again(
         consensus=behind.consensus,
         asker=Members({ONE: stops_soon}),
         incoming=incoming,
-        members=behind.chain.rules.members,
+        genesis=small_genesis(),
         interval=INTERVAL,
     )
     with trio.move_on_after(0.3):
@@ -264,7 +264,7 @@ async def test_who_is_a_little_behind_asks_for_no_snapshot(tmp_path: Path, sourc
             consensus=near.consensus,
             asker=members,
             incoming=IncomingSnapshot(tmp_path / "incoming"),
-            members=near.chain.rules.members,
+            genesis=small_genesis(),
             interval=INTERVAL,
         )
         with trio.move_on_after(0.1):

@@ -10,8 +10,11 @@ import pytest
 from consensus.errors import RejectionError, RejectionReason
 from consensus.heads import check_heads, head_of
 from consensus.identifiers import BlockHash, Height
+from consensus.schedule import genesis_schedule
 from storage.errors import StorageError, StoreUnavailableError
+from storage.member_proofs import decode_change_proof, proven_schedule
 from storage.proofs import check_transaction_proof
+from storage.seat_changes import ReplaceOccupant
 from storage.snapshots import manifest_root
 from storage.stores.blocks import ChainStore, open_chain, open_chain_in
 from storage.stores.installing import install_snapshot
@@ -87,7 +90,7 @@ def incoming(tmp_path: Path, world: World, decided: list[DecidedBlock]) -> Incom
             manifest = made.make(AT, view)
     assert manifest_root(manifest) == root
     found = IncomingSnapshot(tmp_path / "incoming")
-    found.begin(SnapshotGoal(decided=decided[AT - 1], manifest=manifest))
+    found.begin(SnapshotGoal(decided=decided[AT - 1], manifest=manifest, member_changes=()))
     found.put_heads(tuple(head_of(block) for block in decided[: AT - 1]))
     for number in range(len(manifest.cells)):
         piece = made.piece(AT, number)
@@ -224,9 +227,9 @@ def test_a_pruned_block_keeps_its_head_and_the_chain_opens_and_goes_on(
 def test_heads_prove_each_other_and_no_lie_passes(world: World, decided: list[DecidedBlock]) -> None:
     heads = [head_of(block) for block in decided]
     genesis = (Height(0), BlockHash(world.rules.members.genesis_hash))
-    assert check_heads(heads, genesis, world.rules.members) == (TOP, world.tip.block_hash)
-    second = check_heads(heads[:2], genesis, world.rules.members)
-    assert check_heads(heads[2:], second, world.rules.members) == (TOP, world.tip.block_hash)
+    assert check_heads(heads, genesis, world.rules.schedule) == (TOP, world.tip.block_hash)
+    second = check_heads(heads[:2], genesis, world.rules.schedule)
+    assert check_heads(heads[2:], second, world.rules.schedule) == (TOP, world.tip.block_hash)
     lies = {
         RejectionReason.WRONG_HEIGHT: [heads[0], *heads[2:]],
         RejectionReason.WRONG_PARENT: heads[1:2],
@@ -234,5 +237,47 @@ def test_heads_prove_each_other_and_no_lie_passes(world: World, decided: list[De
     for reason, lie in lies.items():
         parent = genesis if reason is RejectionReason.WRONG_HEIGHT else (Height(1), genesis[1])
         with pytest.raises(RejectionError) as caught:
-            check_heads(lie, parent, world.rules.members)
+            check_heads(lie, parent, world.rules.schedule)
         assert caught.value.reason is reason
+
+
+def test_a_snapshot_behind_a_change_of_members_is_proven_installed_and_shown_to_others(tmp_path: Path) -> None:
+    world, made = World(seats=9), MadeSnapshots(tmp_path / "made")
+    decided: list[DecidedBlock] = []
+    with open_chain(tmp_path / "source", world.genesis) as store:
+
+        def decide(*transactions: bytes) -> None:
+            decided.append(world.decide(*transactions))
+            fill(store, decided[-1:])
+
+        voters = world.rules.members.indices[: world.rules.members.budget.quorum]
+        decide(world.propose(ReplaceOccupant(offer=world.offer(0, "new")), by=voters[0]))
+        decide(*(world.approve(voters[0], by=member) for member in voters[1:]))
+        decide()
+        world.names[0:1] = ["new"]
+        for _ in range(4):
+            decide()
+        with store.view() as view:
+            manifest = made.make(store.tip.height, view)
+        at = store.tip.height
+        decide()
+        changes = store.member_changes()
+    schedule = proven_schedule(world.genesis, [decode_change_proof(encoded) for encoded in changes])
+    heads = [head_of(block) for block in decided]
+    genesis = (Height(0), BlockHash(world.rules.members.genesis_hash))
+    assert check_heads(heads, genesis, schedule) == (at + 1, world.tip.block_hash)
+    with pytest.raises(RejectionError):
+        check_heads(heads, genesis, genesis_schedule(world.genesis))
+    incoming = IncomingSnapshot(tmp_path / "incoming")
+    incoming.begin(SnapshotGoal(decided=decided[at - 1], manifest=manifest, member_changes=changes))
+    incoming.put_heads(tuple(heads[: at - 1]))
+    piece = made.piece(at, 0)
+    assert piece is not None
+    incoming.put_piece(0, piece)
+    incoming.finish()
+    with LevelDatabase(tmp_path / "joiner") as database:
+        install_snapshot(database, world.genesis, incoming)
+    with open_chain(tmp_path / "joiner", world.genesis) as joiner:
+        fill(joiner, decided[at:])
+        assert joiner.tip == world.tip
+        assert joiner.member_changes() == changes
