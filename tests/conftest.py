@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 TESTS = Path(__file__).parent
 
@@ -25,13 +30,25 @@ settings.register_profile(
 settings.load_profile(os.environ.get("GRANDEST_HYPOTHESIS_PROFILE", "default"))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lives under tests/integration, and give it two workers: one for what hurts nodes, one for S3's clients.
-
-    They share the testnet that nobody hurts.
-    """
+    """Mark what lives under tests/integration."""
     for item in items:
         if item.path.is_relative_to(TESTS / "integration"):
             item.add_marker(pytest.mark.integration)
-            item.add_marker(pytest.mark.xdist_group("s3" if item.path.name.startswith("test_s3") else "integration"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Keep the tests of one group on one worker; the marks that xdist has for this are not seen under pytest 9.2."""
+    return GroupedScheduling(config, log)
+
+
+class GroupedScheduling(LoadScopeScheduling):
+    """Spreads tests over the workers one by one, but for groups: they share what is dear, or hurt what they share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the group of a test: what hurts nodes, S3's clients, mutants, or itself alone."""
+        if nodeid.startswith("tests/integration/test_s3"):
+            return "s3"
+        if nodeid.startswith("tests/integration/"):
+            return "integration"
+        return "mutants" if nodeid.startswith("tests/mutants/") else nodeid

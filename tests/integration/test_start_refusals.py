@@ -21,7 +21,7 @@ from tests.integration.clocks import shifted_clock
 
 START = (
     # Imported before the rights are dropped: the user "nobody" may not read where the program lies.
-    "import os, sys, node.runner\nfrom testnet.cli import main\n"
+    "import os, sys, node.runner\nfrom testnet.cli import command_parser, main\ncommand_parser()\n"
     "if os.geteuid() == 0 and sys.argv.pop(1) == 'nobody': os.setuid(65534)\n"
     "sys.exit(main(sys.argv[1:]))"
 )

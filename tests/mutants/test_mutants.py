@@ -53,13 +53,11 @@ def test_the_page_shows_every_mutant() -> None:
 
 
 @pytest.mark.parametrize("mutant", SAMPLE, ids=lambda mutant: mutant.name)
-@pytest.mark.xdist_group("mutants")
 def test_a_named_assertion_notices(workshop: Workshop, mutant: Mutant) -> None:
     verdict = workshop.try_mutant(mutant)
     assert isinstance(verdict, Killed), verdict
 
 
-@pytest.mark.xdist_group("mutants")
 @pytest.mark.parametrize(
     ("after", "reason"),
     [
