@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from consensus.genesis import Genesis
 from node.errors import ConfigurationError, NodeError, PeerUnreachableError
-from node.gateway.home import INDEX_FOLDER, TENANTS_FOLDER, read_access_keys
+from node.gateway.home import INDEX_FOLDER, OUTBOX_FOLDER, TENANTS_FOLDER, read_access_keys
 from node.gateway.signatures import REGION
 from node.gateway_process import GATEWAY_FOLDER, SETTINGS_FILE
 from storage.genesis import Seat, storage_genesis
@@ -45,7 +45,7 @@ STOP_SECONDS_MAX: Final = 10.0
 POLL_SECONDS: Final = 0.1
 LISTEN_SECONDS_MAX: Final = 1.0
 SURVIVES_FIRE: Final = frozenset({"keys", "config.toml", "genesis", GATEWAY_FOLDER})
-"""What an operator keeps in the safe: burning a seat leaves only these."""
+"""What an operator keeps in the safe: burning a seat leaves only these, of a gateway its settings and keys."""
 LOG_TAIL_BYTES: Final = 4096
 
 
@@ -167,7 +167,8 @@ def burn_seat(cluster: Cluster, seat: SeatIndex) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    shutil.rmtree(cluster.seat_home(seat) / GATEWAY_FOLDER / INDEX_FOLDER, ignore_errors=True)
+    for folder in (INDEX_FOLDER, OUTBOX_FOLDER):
+        shutil.rmtree(cluster.seat_home(seat) / GATEWAY_FOLDER / folder, ignore_errors=True)
 
 
 def stop_all(cluster: Cluster) -> tuple[SeatIndex, ...]:

@@ -40,7 +40,7 @@ from node.gateway.application import Application
 from node.gateway.chain_store import ChainStore
 from node.gateway.fence import Fence
 from node.gateway.follower import Follower
-from node.gateway.home import INDEX_FOLDER, PRIVATE_KEY_FILE, read_gateway_home
+from node.gateway.home import INDEX_FOLDER, OUTBOX_FOLDER, PRIVATE_KEY_FILE, read_gateway_home
 from node.gateway.http_server import HttpServer
 from node.gateway.index import Index
 from node.gateway.lifecycle import run_lifecycle
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from storage.identifiers import TenantId
 
 LOGGER: Final = logging.getLogger(__name__)
-OUTBOX_FOLDER: Final = "outbox"
 NODES_MAX: Final = httpx.Limits(max_connections=64, max_keepalive_connections=32)
 
 

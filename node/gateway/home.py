@@ -35,6 +35,7 @@ SETTINGS_FILE: Final = "gateway.toml"
 ACCESS_KEYS_FILE: Final = "access-keys"
 TENANTS_FOLDER: Final = "tenants"
 INDEX_FOLDER: Final = "index"
+OUTBOX_FOLDER: Final = "outbox"
 CERTIFICATE_FILE: Final = "certificate"
 PRIVATE_KEY_FILE: Final = "key"
 PORT_DEFAULT: Final = 9000
