@@ -61,9 +61,9 @@ def is_lost(assumed: FailureModel, choice: random.Random) -> bool:
         (model(failures=2.0, hours=700.0), 1),
         (model(5, failures=3.0, hours=700.0), 2),
         (model(4, failures=6.0, hours=700.0), 3),
-        (model(failures=0.6, hours=1_000.0, common=0.4, together=3), 4),
+        (model(failures=0.8, hours=1_000.0, common=0.4, together=3), 4),
         (model(failures=0.5, hours=1_000.0, common=0.5, together=4), 5),
-        (model(2, sites=4, failures=2.0, hours=500.0), 6),
+        (model(2, sites=4, failures=2.5, hours=500.0), 6),
     ],
 )
 def test_the_chain_agrees_with_a_monte_carlo_within_five_percent(assumed: FailureModel, seed: int) -> None:
