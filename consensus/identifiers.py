@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NewType
+from typing import Final, NewType, TypeAlias
 
 from msgspec import Meta
 
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""What bytes may be given as where they are only read."""
 Height = NewType("Height", int)
 """Position in the chain; genesis is 0, the first block 1."""
 Round = NewType("Round", int)

@@ -25,7 +25,7 @@ from msgspec import Meta
 
 from consensus.encoding import Record
 from consensus.errors import RejectionError, RejectionReason
-from consensus.identifiers import HASH, MerkleRoot
+from consensus.identifiers import HASH, Buffer, MerkleRoot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ class ListProof(Record):
     path: Annotated[tuple[Annotated[bytes, HASH], ...], Meta(max_length=PATH_MAX)]
 
 
-def leaf_hash(item: bytes | bytearray | memoryview) -> bytes:
+def leaf_hash(item: Buffer) -> bytes:
     """Return the hash of one leaf; items above 2,047 bytes are hashed without holding the GIL."""
     leaf = hashlib.sha256(b"\0")
     leaf.update(item)

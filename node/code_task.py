@@ -29,12 +29,12 @@ from storage.stores.protocols import ShardName
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consensus.identifiers import TransactionId
+    from consensus.identifiers import Buffer, TransactionId
     from node.client.reading import SegmentReader
     from node.repair_task import SegmentLedger
     from storage.identifiers import SeatIndex, SegmentId, ShardRoot
     from storage.state import SegmentState, StateReader
-    from storage.stores.protocols import Buffer, ShardStore
+    from storage.stores.protocols import ShardStore
     from storage.transactions import Body
 
 LOGGER = logging.getLogger(__name__)

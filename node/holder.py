@@ -60,14 +60,14 @@ from storage.stores.protocols import ShardName
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from consensus.identifiers import GenesisHash, PublicKey
+    from consensus.identifiers import Buffer, GenesisHash, PublicKey
     from consensus.signing import SigningKey
     from node.network.shard_messages import RequestFrame
     from storage.identifiers import RecordAddress, SeatIndex, SegmentId, TenantId
     from storage.moves import Move, Voucher
     from storage.receipts import ReceiptItem
     from storage.state import SegmentState
-    from storage.stores.protocols import Buffer, ShardStore, StoredShard
+    from storage.stores.protocols import ShardStore, StoredShard
 
 THREADS_MAX: Final = 8
 """Enough to share flushes; hashing and LevelDB release the GIL."""

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from consensus.identifiers import Buffer
 from storage.segments import SegmentShape
 from storage.stores.protocols import ShardName
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from storage.state import SegmentState
     from storage.stores.protocols import ShardStore
 
-    Buffer = bytes | bytearray | memoryview
 
 DELETED_AT_ONCE: Final = 256
 OPEN_SHARD_S: Final = 600.0

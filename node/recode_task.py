@@ -198,7 +198,7 @@ class RecodeTask:
         for seat in self._parts.pool.live():
             if len(found) == needed:
                 return tuple(found)
-            await self._parts.pool.ask_one(seat, _asking(move, context, found), _nothing)
+            await self._parts.pool.ask_one(seat, _asking(move, context, found))
         if len(found) < needed:
             raise RejectionError(RejectionReason.NO_QUORUM, f"{len(found)} of {needed} members vouch for a move")
         return tuple(found)
@@ -289,7 +289,3 @@ def _asking(
         found.append(voucher)
 
     return ask
-
-
-def _nothing() -> None:
-    """Nobody waits for progress here."""

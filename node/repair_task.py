@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from consensus.errors import GrandestError
+from consensus.identifiers import Buffer
 from node.client.chain import segment_view
 from storage.errors import ShardCorruptError
 from storage.identifiers import ColumnIndex
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from storage.identifiers import SeatIndex, SegmentId
     from storage.state import SegmentState
 
-    Buffer = bytes | bytearray | memoryview
 
 LOGGER = logging.getLogger(__name__)
 

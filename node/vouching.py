@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import Buffer
 from node.client.chain import segment_view
 from storage.moves import check_ranges, sign_move
 from storage.segments import code_segment
@@ -61,7 +62,7 @@ class Vouching:
 
     async def moved_bytes(self, tenant: TenantId, ranges: tuple[MovedRange, ...]) -> bytes:
         """Read ranges of a tenant's live segments and join them; raises as vouch()."""
-        pieces: list[bytes | bytearray | memoryview] = []
+        pieces: list[Buffer] = []
         for part in ranges:
             state = await trio.to_thread.run_sync(self.ledger.segment, part.segment_id)
             if state is None or state.tenant != tenant:

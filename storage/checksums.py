@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from consensus.identifiers import Buffer
 from storage.isa_l import FOREIGN, isa_l
 
 CHECKSUM_BYTES: Final = 8
 
 
-def checksum(contents: bytes | bytearray | memoryview) -> bytes:
+def checksum(contents: Buffer) -> bytes:
     """Return the CRC-64/XZ of bytes, 8 bytes big-endian; the GIL is released."""
     view = memoryview(contents)
     found = isa_l().crc64_ecma_refl(0, FOREIGN.from_buffer("unsigned char[]", view), view.nbytes)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from consensus.identifiers import Buffer
 from storage.errors import NotEnoughShardsError
 from storage.identifiers import COLUMNS_MAX, UNIT_ALIGNMENT_BYTES, ColumnIndex
 from storage.isa_l import FOREIGN, isa_l
@@ -32,7 +33,7 @@ SELECTIONS_CACHED_MAX: Final = 512
 """Decoding tables kept: the 466 ways to lose one to three, or all, of nine columns fit; at most 3 KiB each."""
 
 
-def encode(columns: Sequence[bytes | bytearray | memoryview], parity: Sequence[bytearray | memoryview]) -> None:
+def encode(columns: Sequence[Buffer], parity: Sequence[bytearray | memoryview]) -> None:
     """Compute the parity columns of data columns.
 
     Args:
@@ -47,7 +48,7 @@ def encode(columns: Sequence[bytes | bytearray | memoryview], parity: Sequence[b
 
 
 def reconstruct(
-    available: Mapping[ColumnIndex, bytes | bytearray | memoryview], wanted: Sequence[ColumnIndex], k: int, n: int
+    available: Mapping[ColumnIndex, Buffer], wanted: Sequence[ColumnIndex], k: int, n: int
 ) -> dict[ColumnIndex, bytearray]:
     """Restore columns from any k others; equal ranges of the columns do as well as whole ones.
 
@@ -68,7 +69,7 @@ def reconstruct(
 
 
 def reconstruct_into(
-    available: Mapping[ColumnIndex, bytes | bytearray | memoryview],
+    available: Mapping[ColumnIndex, Buffer],
     results: Mapping[ColumnIndex, bytearray | memoryview],
     k: int,
     n: int,
@@ -89,9 +90,7 @@ def _check_counts(k: int, n: int) -> None:
     assert 1 <= k <= n <= COLUMNS_MAX, f"{k} of {n} columns is no code of ours"
 
 
-def _transform(
-    tables: bytes, sources: Sequence[bytes | bytearray | memoryview], results: Sequence[bytearray | memoryview]
-) -> None:
+def _transform(tables: bytes, sources: Sequence[Buffer], results: Sequence[bytearray | memoryview]) -> None:
     """Call ISA-L once all lengths are known to fit: C checks nothing."""
     length = len(memoryview(sources[0]).cast("B"))
     assert 0 < length <= COLUMN_BYTES_MAX, f"columns of {length} bytes"

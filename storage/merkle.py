@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consensus.errors import RejectionError
+from consensus.identifiers import Buffer
 from consensus.merkle import head_from_range, leaf_hash, prove_range, tree_head
 from storage.errors import ShardCorruptError
 from storage.identifiers import LEAF_BYTES, ShardRoot
@@ -28,7 +29,7 @@ def covering_leaves(first_byte: int, byte_count: int) -> range:
     return range(first_byte // LEAF_BYTES, leaf_count(first_byte + byte_count))
 
 
-def leaf_hashes(shard: bytes | bytearray | memoryview) -> tuple[bytes, ...]:
+def leaf_hashes(shard: Buffer) -> tuple[bytes, ...]:
     """Return the hashes of a shard's leaves, or of a piece of it that starts at a leaf."""
     with memoryview(shard) as view:
         return tuple(leaf_hash(view[start : start + LEAF_BYTES]) for start in range(0, len(view), LEAF_BYTES))
@@ -54,9 +55,7 @@ def root_from_range(leaves: Sequence[bytes], first: int, total: int, proof: Sequ
     return ShardRoot(head_from_range(leaves, first, total, proof))
 
 
-def check_range(
-    root: ShardRoot, leaves: bytes | bytearray | memoryview, first: int, shard_bytes: int, proof: Sequence[bytes]
-) -> None:
+def check_range(root: ShardRoot, leaves: Buffer, first: int, shard_bytes: int, proof: Sequence[bytes]) -> None:
     """Refuse bytes that are not the shard's leaves from `first` on.
 
     Args:
@@ -81,7 +80,7 @@ def check_range(
         raise ShardCorruptError(f"leaves {first} to {last - 1} are not under root {root.hex()[:16]}")
 
 
-def check_shard(root: ShardRoot, shard: bytes | bytearray | memoryview) -> None:
+def check_shard(root: ShardRoot, shard: Buffer) -> None:
     """Refuse a whole shard that is not the one committed.
 
     Raises:

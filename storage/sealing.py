@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
 
 from consensus.encoding import Record
+from consensus.identifiers import Buffer
 from storage.errors import UnsealError
 from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, FRAME_TAG_BYTES
 
@@ -169,7 +170,7 @@ def sealed_bytes(plain_bytes: int) -> int:
 
 def seal_range(
     sealing_key: SealingKey,
-    plain: bytes | bytearray | memoryview,
+    plain: Buffer,
     first_frame: int,
     end: RangeEnd,
     out: bytearray | memoryview,
@@ -204,7 +205,7 @@ def seal_range(
 
 def unseal_range(
     sealing_key: SealingKey,
-    sealed: bytes | bytearray | memoryview,
+    sealed: Buffer,
     first_frame: int,
     end: RangeEnd,
     out: bytearray | memoryview,

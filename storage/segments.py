@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import Buffer
 from storage.erasure import encode, reconstruct_into
 from storage.identifiers import (
     COLUMNS_MAX,
@@ -116,7 +117,7 @@ class CodedSegment:
     roots: tuple[ShardRoot, ...]
 
 
-def code_segment(segment: bytes | bytearray | memoryview, k: int, n: int = COLUMNS_MAX) -> CodedSegment:
+def code_segment(segment: Buffer, k: int, n: int = COLUMNS_MAX) -> CodedSegment:
     """Cut a segment into k data shards, compute the n - k parity shards and all roots.
 
     Takes about 13 ms for 16 MiB, most of it hashing with the GIL released: call it in a worker thread.
@@ -130,7 +131,7 @@ def code_segment(segment: bytes | bytearray | memoryview, k: int, n: int = COLUM
     return CodedSegment(shape, shards, tuple(root_of(leaf_hashes(shard)) for shard in shards))
 
 
-def assemble(shards: Mapping[ColumnIndex, bytes | bytearray | memoryview], shape: SegmentShape) -> bytes:
+def assemble(shards: Mapping[ColumnIndex, Buffer], shape: SegmentShape) -> bytes:
     """Join the k data shards to the segment's bytes; parity columns among them are ignored.
 
     The caller has checked the shards against their roots and restored missing ones (erasure.reconstruct).
@@ -162,7 +163,7 @@ def data_units(memory: memoryview, shape: SegmentShape, column: ColumnIndex) -> 
 def restore_units(
     memory: memoryview,
     shape: SegmentShape,
-    parity: Mapping[ColumnIndex, bytes | bytearray | memoryview],
+    parity: Mapping[ColumnIndex, Buffer],
     missing: Collection[ColumnIndex],
 ) -> None:
     """Compute the missing data columns of a segment's memory, stripe by stripe, where they belong.

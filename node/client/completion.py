@@ -140,7 +140,7 @@ class Completer:
                 if len(held) == len(stored):
                     receipts.append(receipt)
 
-        if not await self._pool.ask_one(seat, bring, _nothing) or not receipts:
+        if not await self._pool.ask_one(seat, bring) or not receipts:
             return False
         body = CompleteColumns(
             tenant=self._identity.tenant,
@@ -187,7 +187,3 @@ def _stored_segment(column: SpooledColumn, segment: SegmentView, seats: tuple[Se
         shards=None,
         stored={column.column},
     )
-
-
-def _nothing() -> None:
-    """Nobody waits for progress here."""

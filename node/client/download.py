@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import GrandestError
+from consensus.identifiers import Buffer
 from node.client.buffers import BufferPool
 from storage.errors import UnsealError
 from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, SEGMENT_BYTES_MAX
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from storage.identifiers import SegmentId
     from storage.sealing import Sealing
 
-    Buffer = bytes | bytearray | memoryview
     Sink = Callable[[memoryview], Awaitable[None]]
     """Takes an object's next bytes; the memory is used again once it has returned."""
     FindSegment = Callable[[SegmentId], Awaitable[SegmentView]]

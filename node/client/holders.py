@@ -179,7 +179,7 @@ class HolderPool:
         if len(faults) < FAULTS_KEPT_MAX:
             faults.append(detail)
 
-    async def ask_one(self, seat: SeatIndex, ask: Ask, progressed: Callable[[], None]) -> bool:
+    async def ask_one(self, seat: SeatIndex, ask: Ask, progressed: Callable[[], None] = lambda: None) -> bool:
         """Run one holder's part; a broken link marks it down, a refusal or a fault does not.
 
         Returns:

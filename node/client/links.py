@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from consensus.identifiers import Buffer
 from storage.identifiers import ColumnIndex, SegmentId, TenantId
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ShardName:
 class LeavesAnswer:
     """Whole leaves of a shard and the path that leads them to its root; unchecked."""
 
-    leaves: bytes | bytearray | memoryview
+    leaves: Buffer
     proof: tuple[bytes, ...]
 
 

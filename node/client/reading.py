@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from consensus.identifiers import Buffer
 from node.client.gathering import Gathering
 from node.client.links import PIECE_BYTES, PLACE_LEAVES_MAX, PLACES_PER_READ_MAX, LeafPlace
 from storage.erasure import reconstruct
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from storage.identifiers import SeatIndex
     from storage.segments import ShardRange
 
-    Buffer = bytes | bytearray | memoryview
     Units = tuple[memoryview, ...]
     """A column's units, top to bottom, where they lie in a segment's memory."""
 
@@ -189,7 +189,7 @@ class SegmentReader:
             else:
                 found.append(await _fetch(link, segment, column, leaves, self._columns))
 
-        return found[0] if await self._pool.ask_one(seat, fetch, _nothing) else None
+        return found[0] if await self._pool.ask_one(seat, fetch) else None
 
     async def _fetch_gathered(
         self, seat: SeatIndex, segment: SegmentView, column: ColumnIndex, leaves: range
@@ -212,7 +212,7 @@ class SegmentReader:
         async def ask(_seat: SeatIndex, link: HolderLink, _progressed: Callable[[], None]) -> None:
             found.extend(await link.read_places(places))
 
-        return found if await self._pool.ask_one(seat, ask, _nothing) else [None] * len(places)
+        return found if await self._pool.ask_one(seat, ask) else [None] * len(places)
 
     def is_live(self, segment: SegmentView, column: ColumnIndex) -> bool:
         """Say whether the column's holder answers."""
@@ -349,7 +349,3 @@ def _join(pieces: Sequence[ShardRange], columns: Mapping[ColumnIndex, Buffer], s
         for piece in pieces
     ]
     return views[0] if len(views) == 1 else b"".join(views)
-
-
-def _nothing() -> None:
-    """A read's progress is nobody's concern but its own timer's."""

@@ -156,7 +156,7 @@ class SealedRecords:
                     if sealed is not None and self._is_right(one, sealed):
                         found[one.record_address] = sealed
 
-        await self._pool.ask_one(seat, ask, _nothing)
+        await self._pool.ask_one(seat, ask)
 
     def _is_right(self, one: RecordName, sealed: bytes) -> bool:
         return record_address(self._tenant, one.version_id, sealed) == one.record_address
@@ -189,7 +189,3 @@ class RecordReader:
     def unseal(self, entry: EntryView, sealed: bytes) -> OpenedRecord:
         """Open a sealed record of an entry."""
         return unseal_record(sealed, self._keyring.opening(entry.bucket_tag, sealed), entry.name_tag)
-
-
-def _nothing() -> None:
-    """Progress is of no concern here."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import Buffer
 from node.client.chain import SegmentView
 from node.client.errors import TooFewHoldersError
 from node.client.links import PIECE_BYTES, ShardName
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from storage.identifiers import SeatIndex, ShardRoot, TenantId
     from storage.receipts import Receipt
 
-    Buffer = bytes | bytearray | memoryview
 
 RETAINED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Shards kept in memory until their commit; beyond it, a segment is coded again from what the holders have."""

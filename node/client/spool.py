@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from consensus.errors import RejectionError
+from consensus.identifiers import Buffer
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SegmentId
 from storage.segments import SegmentShape
 
@@ -54,7 +55,7 @@ class Spool:
         self._columns = columns
         self._byte_count = sum(column.shape.shard_bytes for column in self.waiting())
 
-    def add(self, column: SpooledColumn, shard: bytes | bytearray | memoryview) -> bool:
+    def add(self, column: SpooledColumn, shard: Buffer) -> bool:
         """Keep a column; returns False when the spool is full."""
         if self._byte_count + len(shard) > SPOOL_BYTES_MAX:
             return False

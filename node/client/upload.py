@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from consensus.errors import GrandestError
+from consensus.identifiers import Buffer
 from node.client.new_objects import fresh_object_key, fresh_salt, ready_object
 from storage.identifiers import (
     FRAME_BYTES,
@@ -50,7 +51,7 @@ SEAL_INLINE_BYTES_MAX: Final = 64 * 1024
 class Source(Protocol):
     """Where an object's bytes come from."""
 
-    async def read(self, byte_count: int) -> bytes | bytearray | memoryview:
+    async def read(self, byte_count: int) -> Buffer:
         """Return exactly that many bytes, fewer only at the end."""
         ...
 
@@ -112,7 +113,7 @@ class Uploader:
         self._committer.add((ready,))
         return await finished(ready)
 
-    async def _put_small(self, new: NewObject, plain: bytes | bytearray | memoryview) -> ReadyObject:
+    async def _put_small(self, new: NewObject, plain: Buffer) -> ReadyObject:
         object_key = new.object_key or fresh_object_key()
         sealing = Sealing(salt=fresh_salt(), plain_bytes=len(plain))
         ready = ready_object(new, object_key, sealing, self._tenant)
@@ -174,7 +175,7 @@ class Uploader:
             sealed.ready.extents = ((segment, len(sealed.ciphertext)),)
         self._committer.add(group)
 
-    async def _put_large(self, new: NewObject, first: bytes | bytearray | memoryview, source: Source) -> ReadyObject:
+    async def _put_large(self, new: NewObject, first: Buffer, source: Source) -> ReadyObject:
         object_key = new.object_key or fresh_object_key()
         sealing_key = SealingKey(object_key, SealingDomain.OBJECT, fresh_salt())
         upload = _LargeUpload(self._writer, self._window, sealing_key)
@@ -208,9 +209,9 @@ class _LargeUpload:
         """Return the stored segments in order."""
         return tuple(segment for _, segment in sorted(self._stored.items()))
 
-    async def run(self, first: bytes | bytearray | memoryview, source: Source) -> int:
+    async def run(self, first: Buffer, source: Source) -> int:
         """Store everything; returns the object's length."""
-        plain: bytes | bytearray | memoryview = b"".join((first, await source.read(SEGMENT_PLAIN_BYTES - len(first))))
+        plain: Buffer = b"".join((first, await source.read(SEGMENT_PLAIN_BYTES - len(first))))
         plain_bytes = position = 0
         async with trio.open_nursery() as nursery:
             while plain and self._error is None:
@@ -229,7 +230,7 @@ class _LargeUpload:
             raise self._error
         return plain_bytes
 
-    async def _store(self, position: int, plain: bytes | bytearray | memoryview, end: RangeEnd) -> None:
+    async def _store(self, position: int, plain: Buffer, end: RangeEnd) -> None:
         try:
             ciphertext = await trio.to_thread.run_sync(self._seal, position, plain, end)
             self._stored[position] = segment = await self._writer.store(ciphertext)
@@ -239,13 +240,13 @@ class _LargeUpload:
         finally:
             self._window.release()
 
-    def _seal(self, position: int, plain: bytes | bytearray | memoryview, end: RangeEnd) -> bytearray:
+    def _seal(self, position: int, plain: Buffer, end: RangeEnd) -> bytearray:
         ciphertext = bytearray(sealed_bytes(len(plain)))
         seal_range(self._sealing_key, plain, position * SEGMENT_FRAMES, end, ciphertext)
         return ciphertext
 
 
-async def _read(source: Source, byte_count: int) -> bytes | bytearray | memoryview | GrandestError | OSError:
+async def _read(source: Source, byte_count: int) -> Buffer | GrandestError | OSError:
     """Return the next bytes, or what reading raised: who reads waits for what is under way before it raises."""
     try:
         return await source.read(byte_count)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import google_crc32c
 from awscrt import checksums as crt
 
+from consensus.identifiers import Buffer
 from node.gateway.errors import S3Code, S3Error
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ ALGORITHM_OF_HEADER: Final = {algorithm.header: algorithm for algorithm in Algor
 class Digest(Protocol):
     """Something that takes bytes and gives their digest."""
 
-    def update(self, piece: bytes | bytearray | memoryview, /) -> None:
+    def update(self, piece: Buffer, /) -> None:
         """Take the next bytes."""
         ...
 
@@ -70,7 +71,7 @@ class _Crc:
         self._algorithm = algorithm
         self._crc = 0
 
-    def update(self, piece: bytes | bytearray | memoryview, /) -> None:
+    def update(self, piece: Buffer, /) -> None:
         match self._algorithm:
             case Algorithm.CRC32:
                 self._crc = zlib.crc32(piece, self._crc)

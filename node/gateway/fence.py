@@ -108,7 +108,7 @@ class Fence:
             claims[seat] = await link.ask_height()
 
         with trio.move_on_after(ANSWER_SECONDS):
-            await self._pool.ask_one(seat, ask, lambda: None)
+            await self._pool.ask_one(seat, ask)
         self._answered.set()
         self._answered = trio.Event()
         if len(claims) >= self._quorum:

@@ -28,13 +28,14 @@ import h11
 import trio
 
 from consensus.errors import GrandestError
+from consensus.identifiers import Buffer
 from node.gateway.errors import S3Code, S3Error
 from node.gateway.signatures import RequestHead, read_query
 
 if TYPE_CHECKING:
     import ssl
 
-Send: TypeAlias = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
+Send: TypeAlias = Callable[[Buffer], Awaitable[None]]
 """Takes the next bytes of an answer's body."""
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -296,7 +297,7 @@ class _Connection:
         length = answer.content_length or 0
         sent = 0
 
-        async def send(piece: bytes | bytearray | memoryview) -> None:
+        async def send(piece: Buffer) -> None:
             nonlocal sent
             view = memoryview(piece)
             try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from consensus.errors import GrandestError
+from consensus.identifiers import Buffer
 from node.gateway.checksums import new_digest, shown_digest
 from node.gateway.store import Checksum
 from node.nurseries import open_plain_nursery
@@ -43,7 +44,7 @@ class CopiedBody:
             except GrandestError as error:
                 self._error = error
 
-    async def _give(self, piece: bytes | bytearray | memoryview) -> None:
+    async def _give(self, piece: Buffer) -> None:
         await self._sender.send(bytes(piece))
 
     async def read(self, byte_count: int) -> bytes:

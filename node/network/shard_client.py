@@ -50,9 +50,8 @@ from storage.identifiers import LEAF_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from consensus.identifiers import Height
+    from consensus.identifiers import Buffer, Height
     from consensus.signing import SigningKey
-    from node.network.shard_messages import Buffer
     from storage.identifiers import ColumnIndex, RecordAddress, SegmentId, TenantId
     from storage.moves import Move, Voucher
     from storage.receipts import Receipt, ReceiptItem

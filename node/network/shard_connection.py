@@ -16,7 +16,7 @@ from node.network.tls_pipe import TlsPipe
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from node.network.shard_messages import Buffer
+    from consensus.identifiers import Buffer
 
 WINDOW: Final = 8
 """Open requests of one connection: 8 MiB in flight fill a link of 1 Gbit/s with 60 ms of delay."""

@@ -27,13 +27,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from msgspec import Meta
 
 from consensus.encoding import Record, decode, encode
 from consensus.errors import GrandestError, RejectionError, RejectionReason
-from consensus.identifiers import HASH, HEIGHT, Height
+from consensus.identifiers import HASH, HEIGHT, Buffer, Height
 from consensus.merkle import RANGE_PROOF_MAX
 from storage.errors import (
     ShardCorruptError,
@@ -58,8 +58,6 @@ from storage.identifiers import (
 from storage.moves import Move, Voucher
 from storage.receipts import RECEIPT_SEGMENTS_MAX, Receipt, ReceiptItem
 from storage.records import RECORD_BYTES_MAX
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 BULK_BYTES_MAX: Final = 1024 * 1024
 """16 units, 64 leaves, or 64 sealed records of 16 KiB."""

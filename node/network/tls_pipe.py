@@ -21,7 +21,7 @@ from node.errors import PeerUnreachableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from node.network.shard_messages import Buffer
+    from consensus.identifiers import Buffer
 
 SEND_BYTES: Final = 256 * 1024
 RECEIVE_BYTES: Final = 256 * 1024

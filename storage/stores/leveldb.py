@@ -20,10 +20,11 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self
 
 import plyvel
 
+from consensus.identifiers import Buffer
 from storage.errors import FatalStoreError, StoreDamagedError, StoreFullError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
-"""What a value may be given as."""
 MIB: Final = 1024 * 1024
 BATCH_BYTES_MAX: Final = 64 * MIB
 """A write batch lives in memory twice; a block of 4 MiB changes far less than this."""

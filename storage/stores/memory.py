@@ -17,9 +17,9 @@ from storage.stores.protocols import StoredShard, UncommittedShard
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from consensus.identifiers import Height
+    from consensus.identifiers import Buffer, Height
     from storage.identifiers import ColumnIndex, SegmentId, ShardRoot, TenantId
-    from storage.stores.protocols import Buffer, ShardName
+    from storage.stores.protocols import ShardName
 
 UNCOMMITTED_BYTES_MAX: Final = 1 << 30
 

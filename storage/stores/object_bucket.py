@@ -19,7 +19,7 @@ from obstore.store import MemoryStore, S3Store
 from storage.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from storage.stores.protocols import Buffer
+    from consensus.identifiers import Buffer
 
 RETRY_S: Final = 20.0
 REQUEST_S: Final = 30.0

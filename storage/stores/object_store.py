@@ -51,10 +51,9 @@ from storage.stores.shard_rows import runs_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from consensus.identifiers import Height
+    from consensus.identifiers import Buffer, Height
     from storage.identifiers import ColumnIndex, SegmentId, ShardRoot, TenantId
     from storage.stores.object_bucket import ObjectBucket
-    from storage.stores.protocols import Buffer
 
 PIECE_BITS: Final = 54
 RESTORE_UNITS: Final = 16

@@ -15,9 +15,9 @@ from storage.merkle import leaf_hashes
 from storage.stores.leaf_rows import encode_leaf_row, unit_count
 
 if TYPE_CHECKING:
+    from consensus.identifiers import Buffer
     from storage.identifiers import TenantId
     from storage.segments import SegmentShape
-    from storage.stores.protocols import Buffer
 
 LEAVES_PER_UNIT: Final = UNIT_BYTES // LEAF_BYTES
 SHARD_CHARGE_BYTES_MIN: Final = 16 * 1024

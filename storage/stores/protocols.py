@@ -10,7 +10,9 @@ Every method blocks and is thread-safe: call it from a worker thread.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
+
+from consensus.identifiers import Buffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from storage.segments import SegmentShape
     from storage.state import SegmentState
     from storage.stores.leveldb import WriteBatch
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,9 +21,10 @@ from storage.stores.open_shards import LEAVES_PER_UNIT
 from storage.stores.shard_rows import SHARD_ROWS, ShardRow, counter_key, counters_of, read_row, shape_of, shard_key
 
 if TYPE_CHECKING:
+    from consensus.identifiers import Buffer
     from storage.segments import SegmentShape
     from storage.stores.leveldb import LevelDatabase
-    from storage.stores.protocols import Buffer, ShardName
+    from storage.stores.protocols import ShardName
 
 CACHED_SHARDS_MAX: Final = 1_024
 """Rows and leaf hashes of recently read shards: about 20 KiB each at the most usual shape."""

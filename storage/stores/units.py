@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
 from consensus.errors import RejectionError, RejectionReason
+from consensus.identifiers import Buffer
 from storage.errors import ShardCorruptError, StorageError, StoreDamagedError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import root_of
@@ -34,7 +35,7 @@ from storage.stores.group_commit import GroupCommit
 from storage.stores.leaf_rows import encode_leaf_row
 from storage.stores.leveldb import DamageRule, Durability, LevelDatabase, LevelOptions, WriteBatch, WritePurpose
 from storage.stores.open_shards import OpenShard, Piece, TenantCharges, cut_piece
-from storage.stores.protocols import Buffer, ShardName, StoredShard, UncommittedShard
+from storage.stores.protocols import ShardName, StoredShard, UncommittedShard
 from storage.stores.shard_reader import ShardReader
 from storage.stores.shard_rows import (
     GARBAGE_ROWS,

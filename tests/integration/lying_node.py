@@ -21,11 +21,11 @@ from storage.errors import ShardMissingError
 from storage.receipts import held_bitmap, sign_receipt
 
 if TYPE_CHECKING:
-    from consensus.identifiers import PublicKey
+    from consensus.identifiers import Buffer, PublicKey
     from node.network.shard_messages import AskReceipt, StoreUnits
     from storage.identifiers import SegmentId
     from storage.receipts import Receipt
-    from storage.stores.protocols import Buffer, ShardName
+    from storage.stores.protocols import ShardName
 
 LIE = pytest.MonkeyPatch()
 KEPT_OF_256 = 230

@@ -23,7 +23,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from consensus.identifiers import Height
+from consensus.identifiers import Buffer, Height
 from storage.errors import ShardCorruptError, ShardMissingError, StoreUnavailableError
 from storage.identifiers import UNIT_BYTES, ColumnIndex, SegmentId, TenantId
 from storage.merkle import leaf_hashes, root_of
@@ -32,7 +32,7 @@ from storage.stores import leveldb
 from storage.stores.leveldb import Durability, LevelDatabase, WriteBatch, WritePurpose
 from storage.stores.object_bucket import ObjectBucket, memory_bucket
 from storage.stores.object_store import ObjectShardStore
-from storage.stores.protocols import Buffer, ShardName, ShardStore
+from storage.stores.protocols import ShardName, ShardStore
 from storage.stores.units import LevelShardStore
 
 TENANT: Final = TenantId(b"t" * 16)
