@@ -21,7 +21,6 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
@@ -31,6 +30,7 @@ from storage.errors import ShardCorruptError, ShardMissingError, WrongChainError
 from storage.identifiers import LEAF_BYTES, UNIT_BYTES
 from storage.merkle import root_of
 from storage.segments import SegmentShape
+from storage.stores.arrivals import Arrivals, Waiting, require_same
 from storage.stores.object_rows import (
     PLACES_PER_PIECE,
     HeldRow,
@@ -44,7 +44,7 @@ from storage.stores.object_rows import (
     pieces_of,
     shape_of,
 )
-from storage.stores.open_shards import LEAVES_PER_UNIT, OpenShard, Piece, TenantCharges, cut_piece
+from storage.stores.open_shards import LEAVES_PER_UNIT, OpenShard, Piece, cut_piece
 from storage.stores.protocols import ShardName, StoredShard, UncommittedShard
 from storage.stores.shard_rows import runs_of
 
@@ -63,13 +63,6 @@ OWNER: Final = "owner"
 HELD: Final = "held"
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    tenant: TenantId
-    shape: SegmentShape
-    expiry_height: Height
-
-
 class ObjectShardStore:
     """The shards of one seat in a bucket; a ShardStore."""
 
@@ -85,15 +78,13 @@ class ObjectShardStore:
         self._bucket = bucket
         if not bucket.create(OWNER, owner) and bucket.get(OWNER) != owner:
             raise WrongChainError("the bucket holds another seat's shards: give each seat a prefix of its own")
+        self._arrivals = Arrivals(uncommitted_bytes_max)
         self._lock = threading.Lock()
-        """Guards the fields below; never held while the cluster is waited for."""
+        """Guards the busy pieces and the cached rows; never held while the cluster is waited for."""
         self._index_lock = threading.Lock()
         """Held by whoever changes the index or drops an open shard."""
-        self._open: dict[ShardName, OpenShard] = {}
         self._busy: set[str] = set()
         """Paths of pieces that are being written."""
-        self._waiting: dict[ShardName, _Waiting] = {}
-        self._charges = TenantCharges(uncommitted_bytes_max)
         self._rows: OrderedDict[ShardName, ObjectRow] = OrderedDict()
         self._bytes_held = 0
         self._changes = 0
@@ -105,17 +96,18 @@ class ObjectShardStore:
         piece = cut_piece(shape, offset, units)
         stored = self._row(name)
         if stored is not None:
-            _require_same(stored.tenant, shape_of(stored), tenant, shape)
+            require_same(stored.tenant, shape_of(stored), tenant, shape)
             return
         first = secrets.randbits(PIECE_BITS) * PLACES_PER_PIECE
         path = piece_path(name, first)
-        with self._lock:
-            shard = self._opened(name, tenant, shape)
+        with self._arrivals.lock:
+            shard = self._arrivals.begin(name, tenant, shape)
             shard.check(piece)
+        with self._lock:
             self._busy.add(path)
         try:
             self._bucket.put(path, b"".join(piece.units))
-            with self._lock:
+            with self._arrivals.lock:
                 unneeded = self._place(name, shard, piece, first)
         except RejectionError:  # another piece came first while this one was written
             self._bucket.delete([path])
@@ -193,25 +185,19 @@ class ObjectShardStore:
     def settle(self, names: Sequence[ShardName]) -> None:
         """Note that the chain has committed these shards; see ShardStore."""
         with self._index_lock:
-            with self._lock:
-                known = [name for name in names if name in self._waiting]
+            known = self._arrivals.waiting(names)
             self._bucket.delete([object_path("waiting", name) for name in known])
             for name in known:
-                self._forget_waiting(name)
+                self._arrivals.forget_waiting(name)
 
     def uncommitted(self) -> tuple[UncommittedShard, ...]:
         """Return the finished shards that were not settled."""
-        with self._lock:
-            return tuple(
-                UncommittedShard(name=name, tenant=found.tenant, expiry_height=found.expiry_height)
-                for name, found in self._waiting.items()
-            )
+        return self._arrivals.uncommitted()
 
     def abandon_open(self, *, before_s: float) -> int:
         """Forget unfinished shards that nobody continues; see ShardStore."""
         with self._index_lock:
-            with self._lock:
-                stale = [name for name, shard in self._open.items() if shard.touched_s < before_s]
+            stale = self._arrivals.untouched_since(before_s)
             for name in stale:
                 self._drop_open(name)
         return len(stale)
@@ -226,9 +212,7 @@ class ObjectShardStore:
     def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
         """Forget uncommitted shards that have expired; see ShardStore."""
         with self._index_lock:
-            with self._lock:
-                waiting = {name: self._waiting[name] for name in names if name in self._waiting}
-            self._delete_finished([name for name, found in waiting.items() if found.expiry_height < height])
+            self._delete_finished(self._arrivals.expired(names, height))
 
     def names(self, *, after: ShardName | None = None) -> Iterator[ShardName]:
         """Yield finished shards, in order, behind `after`."""
@@ -245,9 +229,9 @@ class ObjectShardStore:
     def drop_orphans(self) -> int:
         """Delete pieces that nothing refers to; see ShardStore."""
         changes = self._changes
-        with self._lock:
+        with self._arrivals.lock, self._lock:
             used = set(self._busy)
-            for name, shard in self._open.items():
+            for name, shard in self._arrivals.every_open():
                 used.update(piece_path(name, counter) for counter in shard.known_counters())
         listed = [found.path for found in self._bucket.listing("pieces/")]
         bytes_held = 0
@@ -270,8 +254,7 @@ class ObjectShardStore:
 
     def uncommitted_bytes(self, tenant: TenantId) -> int:
         """Return what counts against a tenant's limit."""
-        with self._lock:
-            return self._charges.of(tenant)
+        return self._arrivals.bytes_of(tenant)
 
     def compact(self) -> None:
         """Nothing to do: what is deleted is the cluster's to clear."""
@@ -289,8 +272,7 @@ class ObjectShardStore:
                 continue
             waiting = decoded(encoded, WaitingRow)
             shape = SegmentShape(waiting.segment_bytes, waiting.k)
-            self._waiting[name] = _Waiting(waiting.tenant, shape, waiting.expiry_height)
-            self._charges.add_known(waiting.tenant, shape)
+            self._arrivals.load(name, Waiting(waiting.tenant, shape, waiting.expiry_height))
 
     def _finish_one(self, name: ShardName, expiry_height: Height) -> StoredShard | None:
         """Return one shard if all of it is here. The caller holds the index lock."""
@@ -298,27 +280,21 @@ class ObjectShardStore:
         is_fresh = row is None
         if row is None and (row := self._complete_row(name)) is None:
             return None
-        with self._lock:
-            known = self._waiting.get(name)
-        if is_fresh or (known is not None and known.expiry_height < expiry_height):
-            waiting = _Waiting(row.tenant, shape_of(row), expiry_height)
+        if is_fresh or self._arrivals.expired((name,), expiry_height):
             # The waiting row first: a shard without one is never swept away as expired.
             row_bytes = encode(
                 WaitingRow(tenant=row.tenant, k=row.k, segment_bytes=row.segment_bytes, expiry_height=expiry_height)
             )
             self._bucket.put(object_path("waiting", name), row_bytes)
-            with self._lock:
-                self._waiting[name] = waiting
-        if is_fresh:
-            self._put_row(name, row)
-            with self._lock:
-                del self._open[name]
+            if is_fresh:
+                self._put_row(name, row)
+            self._arrivals.wait(name, Waiting(row.tenant, shape_of(row), expiry_height))
         return _stored(name, row)
 
     def _complete_row(self, name: ShardName) -> ObjectRow | None:
-        with self._lock:
-            shard = self._open.get(name)
-            if shard is None or shard.missing_count:
+        with self._arrivals.lock:
+            shard = self._arrivals.find_complete(name)
+            if shard is None:
                 return None
             leaves = shard.complete_leaves()
             return ObjectRow(
@@ -345,7 +321,7 @@ class ObjectShardStore:
         self._bucket.delete([object_path("index", name) for name in rows])
         for name, row in rows.items():
             self._forget_row(name)
-            self._forget_waiting(name)
+            self._arrivals.forget_waiting(name)
             self._bytes_held -= shape_of(row).shard_bytes
             self._changes += 1
         if rows:
@@ -403,36 +379,18 @@ class ObjectShardStore:
             return ShardMissingError(f"column {name.column} of {name.segment_id.hex()[:16]} was just deleted")
         return ShardCorruptError(f"{what} of column {name.column} of {name.segment_id.hex()[:16]} is damaged")
 
-    def _opened(self, name: ShardName, tenant: TenantId, shape: SegmentShape) -> OpenShard:
-        """Return the open shard, charged to its tenant when it is new. The caller holds the lock."""
-        shard = self._open.get(name)
-        if shard is None:
-            self._charges.add(tenant, shape)
-            shard = self._open[name] = OpenShard(tenant, shape, time.monotonic())
-        _require_same(shard.tenant, shard.shape, tenant, shape)
-        return shard
-
     def _place(self, name: ShardName, shard: OpenShard, piece: Piece, first: int) -> Sequence[int]:
         """Note a durable piece; return its units that are not needed after all. The caller holds the lock."""
-        if self._open.get(name) is not shard:  # finished by the same pieces meanwhile, or deleted
+        if self._arrivals.find(name) is not shard:  # finished by the same pieces meanwhile, or deleted
             return range(first, first + len(piece.units))
         shard.touched_s = time.monotonic()
         return shard.place(piece, first)
 
     def _drop_open(self, name: ShardName) -> None:
         """Forget an unfinished shard and its pieces. The caller holds the index lock."""
-        with self._lock:
-            shard = self._open.pop(name, None)
-            if shard is None:
-                return
-            self._charges.remove(shard.tenant, shard.shape)
-        self._bucket.delete(sorted({piece_path(name, counter) for counter in shard.known_counters()}))
-
-    def _forget_waiting(self, name: ShardName) -> None:
-        with self._lock:
-            found = self._waiting.pop(name, None)
-            if found is not None:
-                self._charges.remove(found.tenant, found.shape)
+        shard = self._arrivals.drop_open(name)
+        if shard is not None:
+            self._bucket.delete(sorted({piece_path(name, counter) for counter in shard.known_counters()}))
 
     def _remember(self, name: ShardName, row: ObjectRow) -> None:
         with self._lock:
@@ -447,10 +405,3 @@ class ObjectShardStore:
 
 def _stored(name: ShardName, row: ObjectRow) -> StoredShard:
     return StoredShard(name=name, tenant=row.tenant, shape=shape_of(row), root=row.root)
-
-
-def _require_same(known_tenant: TenantId, known_shape: SegmentShape, tenant: TenantId, shape: SegmentShape) -> None:
-    if known_tenant != tenant:
-        raise RejectionError(RejectionReason.NOT_GRANTED, "this shard is another tenant's")
-    if (known_shape.segment_bytes, known_shape.k) != (shape.segment_bytes, shape.k):
-        raise RejectionError(RejectionReason.MALFORMED, f"this shard came with {known_shape}, not {shape}")

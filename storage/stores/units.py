@@ -19,22 +19,23 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from consensus.encoding import encode
-from consensus.errors import RejectionError, RejectionReason
+from consensus.errors import RejectionError
 from consensus.identifiers import Buffer
 from storage.errors import ShardCorruptError, StorageError, StoreDamagedError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import root_of
+from storage.stores.arrivals import Arrivals, Waiting, require_same
 from storage.stores.counters import CounterBook, orphans
 from storage.stores.dropped_units import DroppedUnits
 from storage.stores.group_commit import GroupCommit
 from storage.stores.leaf_rows import encode_leaf_row
 from storage.stores.leveldb import DamageRule, Durability, LevelDatabase, LevelOptions, WriteBatch, WritePurpose
-from storage.stores.open_shards import OpenShard, Piece, TenantCharges, cut_piece
+from storage.stores.open_shards import Piece, cut_piece
 from storage.stores.protocols import ShardName, StoredShard, UncommittedShard
 from storage.stores.shard_reader import ShardReader
 from storage.stores.shard_rows import (
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 
     from consensus.identifiers import Height
     from storage.segments import SegmentShape
+    from storage.stores.open_shards import OpenShard
 
 UNCOMMITTED_BYTES_MAX: Final = 1 << 30
 """Per tenant; the genesis may say otherwise."""
@@ -73,15 +75,6 @@ RESTORE_UNITS: Final = 16
 ORPHANS_AT_ONCE: Final = 4_096
 SWEPT_COUNTERS_MAX: Final = 10_000_000
 """Units a start looks for after a crash: 600 GiB; more means a damaged counter, and is left to the disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A finished shard that the chain has not been seen to commit."""
-
-    tenant: TenantId
-    shape: SegmentShape
-    expiry_height: Height
 
 
 class LevelShardStore:
@@ -104,13 +97,10 @@ class LevelShardStore:
         self._units = LevelDatabase(directory / "units", replace(tuning, damage_rule=DamageRule.KEEP_GOING))
         self._index = LevelDatabase(directory / "index", tuning)
         self._commit = GroupCommit(self._units)
-        self._lock = threading.Lock()
-        """Guards the fields below; never held while a disk is waited for."""
-        self._open: dict[ShardName, OpenShard] = {}
-        self._pending: dict[ShardName, _Pending] = {}
-        self._charges = TenantCharges(uncommitted_bytes_max)
+        self._arrivals = Arrivals(uncommitted_bytes_max)
         self._reader = ShardReader(self._units, self._index)
         self._dropped = DroppedUnits(self._units)
+        self._garbage_lock = threading.Lock()
         self._garbage: list[bytes] = []
         """Rows of deleted shards whose units are deleted, and whose bytes compact() takes off the disk."""
         self._index_lock = threading.Lock()
@@ -124,10 +114,10 @@ class LevelShardStore:
         piece = cut_piece(shape, offset, units)
         stored = self._reader.row(name)
         if stored is not None:
-            _require_same(stored.tenant, shape_of(stored), tenant, shape)
+            require_same(stored.tenant, shape_of(stored), tenant, shape)
             return  # a finished shard never changes: what came again is what came before, or is not asked for
-        with self._lock:
-            shard = self._opened(name, tenant, shape)
+        with self._arrivals.lock:
+            shard = self._arrivals.begin(name, tenant, shape)
             shard.check(piece)
             leaf_row = shard.leaf_row_with(piece)
             first_counter = self._counters.reserve(len(piece.units) + 1)
@@ -137,7 +127,7 @@ class LevelShardStore:
             batch.put(counter_key(leaves_counter), leaf_row)
         try:
             self._commit.write(batch)
-            with self._lock:
+            with self._arrivals.lock:
                 unneeded = self._place(name, shard, piece, first_counter, leaves_counter if leaf_row else None)
         except RejectionError:  # another piece came first while this one was written
             self._dropped.drop(range(first_counter, leaves_counter + 1))
@@ -161,15 +151,13 @@ class LevelShardStore:
                 if row is not None:
                     rows[name] = row
             kept = self._prolonged(rows, fresh, expiry_height)
-            for name, pending in kept.items():
-                row_bytes = encode(PendingRow(tenant=pending.tenant, expiry_height=pending.expiry_height))
+            for name, waiting in kept.items():
+                row_bytes = encode(PendingRow(tenant=waiting.tenant, expiry_height=waiting.expiry_height))
                 batch.put(shard_key(PENDING_ROWS, name), row_bytes)
             if batch.operations:
                 self._write_index(batch, added_bytes=sum(shape_of(row).shard_bytes for row in fresh.values()))
-            with self._lock:
-                self._pending.update(kept)
-                for name in fresh:
-                    del self._open[name]
+            for name, waiting in kept.items():
+                self._arrivals.wait(name, waiting)
         return tuple(_stored(name, rows[name]) if name in rows else None for name in names)
 
     def describe(self, name: ShardName) -> StoredShard | None:
@@ -230,29 +218,23 @@ class LevelShardStore:
     def settle(self, names: Sequence[ShardName]) -> None:
         """Note that the chain has committed these shards; see ShardStore."""
         with self._index_lock:
-            with self._lock:
-                known = [name for name in names if name in self._pending]
+            known = self._arrivals.waiting(names)
             batch = WriteBatch()
             for name in known:
                 batch.delete(shard_key(PENDING_ROWS, name))
             if known:
                 self._write_index(batch, added_bytes=0, purpose=WritePurpose.CONSENSUS)
             for name in known:
-                self._forget_pending(name)
+                self._arrivals.forget_waiting(name)
 
     def uncommitted(self) -> tuple[UncommittedShard, ...]:
         """Return the finished shards that were not settled."""
-        with self._lock:
-            return tuple(
-                UncommittedShard(name=name, tenant=row.tenant, expiry_height=row.expiry_height)
-                for name, row in self._pending.items()
-            )
+        return self._arrivals.uncommitted()
 
     def abandon_open(self, *, before_s: float) -> int:
         """Forget unfinished shards that nobody continues; see ShardStore."""
         with self._index_lock:
-            with self._lock:
-                stale = [name for name, shard in self._open.items() if shard.touched_s < before_s]
+            stale = self._arrivals.untouched_since(before_s)
             for name in stale:
                 self._drop_open(name)
         return len(stale)
@@ -267,9 +249,7 @@ class LevelShardStore:
     def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
         """Forget uncommitted shards that have expired; see ShardStore."""
         with self._index_lock:  # finish() holds it too: what it prolongs is seen here, or is gone when it looks
-            with self._lock:
-                pending = {name: self._pending[name] for name in names if name in self._pending}
-            self._delete_finished([name for name, found in pending.items() if found.expiry_height < height])
+            self._delete_finished(self._arrivals.expired(names, height))
 
     def names(self, *, after: ShardName | None = None) -> Iterator[ShardName]:
         """Yield finished shards, in order, behind `after`."""
@@ -283,9 +263,9 @@ class LevelShardStore:
 
     def drop_orphans(self) -> int:
         """Delete rows that nothing refers to; see ShardStore."""
-        with self._lock:
+        with self._arrivals.lock:
             view = self._counters.view()
-            arriving = [shard.known_counters() for shard in self._open.values()]
+            arriving = [shard.known_counters() for _, shard in self._arrivals.every_open()]
         dropped = 0
         found = orphans(self._units, self._index, view, tuple(chain.from_iterable(arriving)))
         while batch := list(islice(found, ORPHANS_AT_ONCE)):
@@ -299,17 +279,16 @@ class LevelShardStore:
 
     def uncommitted_bytes(self, tenant: TenantId) -> int:
         """Return what counts against a tenant's limit."""
-        with self._lock:
-            return self._charges.of(tenant)
+        return self._arrivals.bytes_of(tenant)
 
     def compact(self) -> None:
         """Give the space of deleted shards back to the disk; takes as long as rewriting the live units near them."""
-        with self._lock:
+        with self._garbage_lock:
             garbage, self._garbage = self._garbage, []
         try:
             self._dropped.compact()
         except StorageError:
-            with self._lock:
+            with self._garbage_lock:
                 self._garbage += garbage
             raise
         if garbage:
@@ -336,7 +315,8 @@ class LevelShardStore:
         deleted_bytes = sum(shape_of(row).shard_bytes for row in rows.values())
         self._write_index(batch, added_bytes=-deleted_bytes, purpose=WritePurpose.CONSENSUS)
         for name in rows:
-            self._forget(name)
+            self._arrivals.forget_waiting(name)
+            self._reader.forget(name)
         self._delete_garbage([all_runs(row) for row in rows.values()])
 
     def _start(self) -> None:
@@ -378,23 +358,13 @@ class LevelShardStore:
         row = self._reader.row(name)
         if row is None:
             raise StoreDamagedError(f"uncommitted shard {name.segment_id.hex()[:16]}/{name.column} has no row")
-        self._pending[name] = _Pending(row.tenant, shape_of(row), pending.expiry_height)
-        self._charges.add_known(row.tenant, shape_of(row))
-
-    def _opened(self, name: ShardName, tenant: TenantId, shape: SegmentShape) -> OpenShard:
-        """Return the open shard, charged to its tenant when it is new. The caller holds the lock."""
-        shard = self._open.get(name)
-        if shard is None:
-            self._charges.add(tenant, shape)
-            shard = self._open[name] = OpenShard(tenant, shape, time.monotonic())
-        _require_same(shard.tenant, shard.shape, tenant, shape)
-        return shard
+        self._arrivals.load(name, Waiting(row.tenant, shape_of(row), pending.expiry_height))
 
     def _place(
         self, name: ShardName, shard: OpenShard, piece: Piece, first_counter: int, leaves_counter: int | None
     ) -> list[int]:
         """Note a durable piece; return the counters that are not needed after all. The caller holds the lock."""
-        if self._open.get(name) is not shard:  # finished by the same pieces meanwhile, or deleted
+        if self._arrivals.find(name) is not shard:  # finished by the same pieces meanwhile, or deleted
             return list(range(first_counter, first_counter + len(piece.units) + 1))
         shard.touched_s = time.monotonic()
         unneeded = list(shard.place(piece, first_counter))
@@ -408,10 +378,10 @@ class LevelShardStore:
         """Write the leaf hashes of complete shards whose last pieces crossed each other."""
         batch = WriteBatch()
         placed: list[tuple[OpenShard, int]] = []
-        with self._lock:
+        with self._arrivals.lock:
             for name in dict.fromkeys(names):
-                shard = self._open.get(name)
-                if shard is not None and shard.missing_count == 0 and shard.leaves_counter is None:
+                shard = self._arrivals.find_complete(name)
+                if shard is not None and shard.leaves_counter is None:
                     counter = self._counters.reserve(1)
                     batch.put(counter_key(counter), shard.complete_leaf_row())
                     placed.append((shard, counter))
@@ -422,9 +392,9 @@ class LevelShardStore:
             self._counters.release(counter)
 
     def _complete_row(self, name: ShardName) -> ShardRow | None:
-        with self._lock:
-            shard = self._open.get(name)
-            if shard is None or shard.missing_count or shard.leaves_counter is None:
+        with self._arrivals.lock:
+            shard = self._arrivals.find_complete(name)
+            if shard is None or shard.leaves_counter is None:
                 return None
             return ShardRow(
                 tenant=shard.tenant,
@@ -437,15 +407,10 @@ class LevelShardStore:
 
     def _prolonged(
         self, rows: dict[ShardName, ShardRow], fresh: dict[ShardName, ShardRow], expiry_height: Height
-    ) -> dict[ShardName, _Pending]:
+    ) -> dict[ShardName, Waiting]:
         """Return the uncommitted shards whose expiry height is new or rises."""
-        with self._lock:
-            known = {name: self._pending[name].expiry_height for name in rows if name in self._pending}
-        return {
-            name: _Pending(row.tenant, shape_of(row), expiry_height)
-            for name, row in rows.items()
-            if name in fresh or known.get(name, expiry_height) < expiry_height
-        }
+        shorter = self._arrivals.expired(rows, expiry_height)
+        return {name: Waiting(rows[name].tenant, shape_of(rows[name]), expiry_height) for name in (*fresh, *shorter)}
 
     def _write_index(self, batch: WriteBatch, *, added_bytes: int, purpose: WritePurpose = WritePurpose.TENANT) -> None:
         """Write a change of the index with the totals after it. The caller holds the index lock, or is the start."""
@@ -456,30 +421,16 @@ class LevelShardStore:
 
     def _drop_open(self, name: ShardName) -> None:
         """Forget an unfinished shard and its units. The caller holds the index lock."""
-        with self._lock:
-            shard = self._open.pop(name, None)
-            if shard is None:
-                return
-            self._charges.remove(shard.tenant, shard.shape)
-        self._dropped.drop(shard.known_counters())
-
-    def _forget(self, name: ShardName) -> None:
-        """Drop what memory knows of a shard whose row is gone."""
-        self._forget_pending(name)
-        self._reader.forget(name)
-
-    def _forget_pending(self, name: ShardName) -> None:
-        with self._lock:
-            pending = self._pending.pop(name, None)
-            if pending is not None:
-                self._charges.remove(pending.tenant, pending.shape)
+        shard = self._arrivals.drop_open(name)
+        if shard is not None:
+            self._dropped.drop(shard.known_counters())
 
     def _delete_garbage(self, garbage: Sequence[Sequence[UnitRun]]) -> None:
         """Delete the units of deleted shards; the rows that remember to go once the bytes have left the disk."""
         if not garbage:
             return
         self._dropped.drop([counter for runs in garbage for counter in counters_of(runs)], Durability.FLUSHED)
-        with self._lock:
+        with self._garbage_lock:
             self._garbage += [GARBAGE_ROWS + counter_key(runs[-1].first_counter) for runs in garbage]
 
 
@@ -492,10 +443,3 @@ def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:
 
 def _stored(name: ShardName, row: ShardRow) -> StoredShard:
     return StoredShard(name=name, tenant=row.tenant, shape=shape_of(row), root=row.root)
-
-
-def _require_same(known_tenant: TenantId, known_shape: SegmentShape, tenant: TenantId, shape: SegmentShape) -> None:
-    if known_tenant != tenant:
-        raise RejectionError(RejectionReason.NOT_GRANTED, "this shard is another tenant's")
-    if (known_shape.segment_bytes, known_shape.k) != (shape.segment_bytes, shape.k):
-        raise RejectionError(RejectionReason.MALFORMED, f"this shard came with {known_shape}, not {shape}")
