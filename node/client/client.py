@@ -44,6 +44,7 @@ from node.client.rewrapping import Rewrapped, Rewrapper
 from node.client.seats import genesis_seats
 from node.client.shares import SegmentWriter, WriterIdentity
 from node.client.spool import Spool
+from node.client.trial import trial_of
 from node.client.upload import Uploader
 from node.client.versions import Versions, VersionsParts
 from node.nurseries import open_plain_nursery
@@ -441,10 +442,10 @@ async def _start(
         budget=fault_budget(columns),
         columns=columns,
     )
-    pool = HolderPool(tuple(identity.seat_keys), connect, identity.budget.quorum)
+    expiry = Expiry(chain)
+    pool = HolderPool(tuple(identity.seat_keys), connect, identity.budget.quorum, trial=trial_of(identity, expiry))
     keyring = Keyring(home.master_keys)
     signer = TransactionSigner(home.signing_key, identity.genesis_hash)
-    expiry = Expiry(chain)
     spool = await trio.to_thread.run_sync(Spool, home.spool, columns)
     reader = SegmentReader(pool, placement_of(seats), columns)
     writer = SegmentWriter(pool, identity, reader, spool)

@@ -1,7 +1,9 @@
 """Which holders are live: one link to each seat, kept up, marked down when it fails or lags.
 
 A seat is live from a finished handshake until a call on its link fails, or until it lags behind the others
-(`ask_all`). It is then connected again with growing pauses, for ever: a seat that comes back is live again.
+(`ask_all`). It is then connected again with growing pauses, for ever: a seat that comes back is live again. One that
+lagged is on trial then: no write waits for it until it has done alone what writes ask. So a holder that takes
+connections and hangs delays one write, once.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ LAGGARD_PAUSE_SECONDS: Final = 1.0
 """Before a holder that lagged is tried again; one whose link broke is tried at once."""
 LAGGARD_PAUSE_GROWTH: Final = 8.0
 LAGGARD_PAUSE_SECONDS_MAX: Final = 60.0
-"""One that takes connections and hangs at every write costs writers half a second a minute, not one each."""
+"""Between the trials of one that hangs for ever."""
 
 
 FAULTS_KEPT_MAX: Final = 64
@@ -64,6 +66,8 @@ class Holder:
         """What it sent that was not under the chain's roots; a liar or a rotten disk."""
         self.lag_pause_seconds = LAGGARD_PAUSE_SECONDS
         """How long it is left alone when it lags again; back to the least once it has kept up."""
+        self.is_on_trial = False
+        """It lagged, and has not shown since that it does what writes ask."""
         self.refuses_until = 0.0
         self.slow_until = 0.0
 
@@ -76,14 +80,16 @@ class Holder:
 class HolderPool:
     """Links to all seats; run() keeps them up."""
 
-    def __init__(self, seats: Sequence[SeatIndex], connect: Connect, live_min: int) -> None:
+    def __init__(self, seats: Sequence[SeatIndex], connect: Connect, live_min: int, trial: Ask | None = None) -> None:
         """Name the seats.
 
         Args:
             seats: All of them, in order.
             connect: Opens a link.
             live_min: How many settle() waits for before it gives the rest only LAG_SECONDS.
+            trial: What a seat that lagged must do alone before a write waits for it again; None: to be connected.
         """
+        self._trial = trial
         self._holders = {seat: Holder(seat) for seat in seats}
         self._connect = connect
         self._live_min = live_min
@@ -122,20 +128,32 @@ class HolderPool:
         return tuple(seat for seat, holder in self._holders.items() if holder.link is not None)
 
     def writable(self) -> tuple[SeatIndex, ...]:
-        """Return the live seats that have not refused a write lately, in order."""
+        """Return the live seats that are not on trial and have not refused a write lately, in order."""
+        return tuple(seat for seat in self._willing() if not self._holders[seat].is_on_trial)
+
+    def _willing(self) -> tuple[SeatIndex, ...]:
+        """Return the live seats that have not refused a write lately, those on trial too."""
         now = trio.current_time()
         return tuple(seat for seat in self.live() if self._holders[seat].refuses_until <= now)
 
     async def wait_writable(self, count: int) -> tuple[SeatIndex, ...]:
         """Return writable() once it has that many seats, or after PATIENCE_SECONDS whatever it has.
 
-        A link that broke or a holder that lagged is back within moments; only sites that are down stay away.
+        A link that broke or a holder that lagged is back within moments; only sites that are down stay away. Where too
+        few are left without those on trial, all are waited for again: a write may be late, and is not refused.
         """
         with trio.move_on_after(PATIENCE_SECONDS):
             while len(self.writable()) < count:
+                if len(self._willing()) >= count:
+                    self._end_trials()
+                    break
                 with trio.move_on_after(REFUSAL_POLL_SECONDS):
                     await self.changed()
         return self.writable()
+
+    def _end_trials(self) -> None:
+        for seat in self.live():
+            self._holders[seat].is_on_trial = False
 
     def link(self, seat: SeatIndex) -> HolderLink | None:
         """Return the link to a seat, None while it is down."""
@@ -239,10 +257,24 @@ class HolderPool:
             laggards = frozenset(waiting)
             nursery.cancel_scope.cancel()
         for seat in laggards:
-            holder = self._holders[seat]
-            self.mark_down(seat, "lagged behind the others", holder.lag_pause_seconds)
-            holder.lag_pause_seconds = min(LAGGARD_PAUSE_SECONDS_MAX, holder.lag_pause_seconds * LAGGARD_PAUSE_GROWTH)
+            self._note_lag(self._holders[seat], "lagged behind the others")
         return frozenset(finished)
+
+    def _note_lag(self, holder: Holder, reason: str) -> None:
+        """Take a seat that hangs out, for longer each time, and try it before a write waits for it again."""
+        holder.is_on_trial = self._trial is not None
+        self.mark_down(holder.seat, reason, holder.lag_pause_seconds)
+        holder.lag_pause_seconds = min(LAGGARD_PAUSE_SECONDS_MAX, holder.lag_pause_seconds * LAGGARD_PAUSE_GROWTH)
+
+    async def _try_alone(self, holder: Holder, trial: Ask) -> None:
+        """Let a seat on trial show that it does what writes ask, or refuses it in time; nobody waits for it."""
+        with trio.move_on_after(STALL_SECONDS) as scope:
+            await self.ask_one(holder.seat, trial)
+        if scope.cancelled_caught:
+            self._note_lag(holder, "hangs at what writes ask")
+        elif holder.link is not None:
+            holder.is_on_trial = False
+            self._announce()
 
     async def _keep_up(self, holder: Holder) -> None:
         retry_seconds = RETRY_SECONDS_MIN
@@ -261,6 +293,8 @@ class HolderPool:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch, holder, link)
+                    if holder.is_on_trial and self._trial is not None:
+                        nursery.start_soon(self._try_alone, holder, self._trial)
                     await holder.lost.wait()
                     nursery.cancel_scope.cancel()
             finally:

@@ -97,6 +97,8 @@ class MemoryHolder:
     back_after_dials: int | None = None
     """Refused this often, it is alive again."""
     stuck: bool = False
+    hangs_at_writes: bool = False
+    """Takes connections and answers reads."""
     lying: bool = False
     full: bool = False
     dies_after_pieces: int | None = None
@@ -138,6 +140,8 @@ class MemoryLink:
 
     async def store_units(self, shard: ShardName, offset: int, units: memoryview) -> None:
         await self._arrive()
+        if self.holder.hangs_at_writes:
+            await trio.sleep_forever()
         if self.holder.full:
             raise RejectionError(RejectionReason.QUEUE_FULL, "no more of this tenant")
         if self.holder.dies_after_pieces is not None:

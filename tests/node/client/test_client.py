@@ -20,6 +20,7 @@ from storage.errors import NotEnoughShardsError
 from storage.identifiers import PACK_OBJECT_BYTES_MAX, BucketTag, NameTag
 from storage.state import entry_key
 from tests.node.client.nine import Nine
+from tests.node.jumps import pause
 
 LARGE = 20 * 1024 * 1024 + 12_345
 """Two segments, the second partly filled."""
@@ -154,6 +155,23 @@ async def test_a_stuck_holder_is_waited_for_half_a_second_only(
         acknowledged = await put(client, "name", contents(1_000))
         assert acknowledged.receipts == 8
         assert trio.current_time() - began < 1.0
+
+
+async def test_a_holder_that_sticks_for_good_delays_one_write(
+    nine: Nine, virtual_clock: trio.testing.MockClock
+) -> None:
+    async with nine.client() as client:
+        nine.holders[4].hangs_at_writes = True
+        delays: list[float] = []
+        for number in range(5):
+            began = trio.current_time()
+            assert (await put(client, f"{number}", contents(1_000))).receipts == 8
+            delays.append(trio.current_time() - began)
+            await pause(1.0)
+        assert [delay > 0.4 for delay in delays] == [True] + [False] * 4
+        nine.holders[4].hangs_at_writes = False
+        await pause(12.0)
+        assert (await put(client, "again", contents(1_000))).receipts == 9
 
 
 async def test_a_write_waits_for_a_holder_that_is_back_within_moments(
