@@ -54,6 +54,7 @@ from consensus.errors import RejectionError
 from consensus.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis, genesis_hash, genesis_members
 from consensus.identifiers import MEMBERS_MAX, GenesisHash, MemberIndex
 from consensus.members import MemberSet
+from node.addresses import api_url
 from node.errors import ConfigurationError
 from node.keys import OperatorKeys, finish_next_keys, load_keys
 from storage.genesis import StorageGenesis, storage_genesis
@@ -154,6 +155,11 @@ class NodeConfig:
     overrides: Mapping[MemberIndex, PeerOverride]
     """Members that this node reaches elsewhere than their seats' records say."""
     object_store: ObjectStoreSettings | None = None
+
+    @property
+    def own_api(self) -> str:
+        """Return the base URL of this node's API, for who runs beside it."""
+        return api_url(self.api_host, self.api_port)
 
 
 def load_config(home: Path) -> NodeConfig:

@@ -17,6 +17,14 @@ class PeerUnreachableError(NodeError):
     """A peer did not answer in time."""
 
 
+class NotFoundError(NodeError):
+    """What was named is not there."""
+
+
+class RefusedError(NodeError):
+    """The chain carried what was asked for and refused it, with its reason."""
+
+
 class DiskFullError(NodeError):
     """A log or record of this node's own does not fit on the disk: the node waits for space and starts again."""
 

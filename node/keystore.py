@@ -90,9 +90,12 @@ def write_keystore(
 
     Raises:
         ConfigurationError: An empty passphrase, or a folder that cannot be written.
+        RejectionError: Secrets that could not be read again; what is there stays.
     """
     if not passphrase:
         raise ConfigurationError("an empty passphrase protects nothing: choose one")
+    plain = encode(secrets)
+    decode(plain, OwnerSecrets, bytes_max=KEYSTORE_BYTES_MAX)  # it takes the place of the only copy
     salt = random_bytes(argon2id.SALTBYTES)
     box = _box(passphrase, salt, operations, memory_bytes)
     kept = KeystoreFile(
@@ -100,7 +103,7 @@ def write_keystore(
         salt=salt,
         operations=operations,
         memory_bytes=memory_bytes,
-        sealed=bytes(box.encrypt(encode(secrets))),
+        sealed=bytes(box.encrypt(plain)),
     )
     fresh = path.with_name(path.name + ".new")
     try:

@@ -285,7 +285,7 @@ class Node:
             nursery.start_soon(self.check_clock)
             nursery.start_soon(self.follow_seats)
             nursery.start_soon(self.serve_api)
-            nursery.start_soon(run_gateway_process, self.config.home, self.own_address)
+            nursery.start_soon(run_gateway_process, self.config.home, self.config.own_api)
             LOGGER.info(
                 "seat %d (%s) runs: libp2p %d, shards %d, API %s:%d",
                 self.config.seat,
@@ -351,12 +351,6 @@ class Node:
         """Compare the clock with the other members'."""
         rules = self.chain.rules
         await check_clock_with(self.links, rules.members, self.config.seat, now_ms, rules.parameters.clock_drift_ms)
-
-    @property
-    def own_address(self) -> str:
-        """Return the base URL of this node's API, for who runs beside it."""
-        host = "127.0.0.1" if self.config.api_host in {"0.0.0.0", "::"} else self.config.api_host  # noqa: S104 (compared)
-        return f"http://{host}:{self.config.api_port}"
 
     async def serve_api(self) -> None:
         """Serve the API until cancelled."""

@@ -327,8 +327,9 @@ class Signer:
 
     def _foreign(self) -> WriteAheadLogError:
         return WriteAheadLogError(
-            f"{self._path} holds signatures of another key: it is another seat's; move it and wal/log away and start"
-            " again; the node then rejoins as after a fire (docs/operating.md, Damaged log or signer record)"
+            f"{self._path} holds signatures of another key: it, or keys/signing, is another seat's; if the keys are"
+            " right, move it and wal/log away and start again; the node then rejoins as after a fire"
+            " (docs/operating.md, Damaged log or signer record)"
         )
 
     def _damaged(self, offset: int) -> WriteAheadLogError:

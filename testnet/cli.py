@@ -75,7 +75,9 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except GrandestError as error:
-        print_error(str(error))
+        from node.cli.remedies import explained
+
+        print_error(explained(error))
         return exit_code_of(error)
     except OSError as error:
         print_error(error_text(error))

@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from consensus.genesis import Genesis
+from node.addresses import api_url
 from node.errors import ConfigurationError, NodeError, PeerUnreachableError
 from node.gateway.home import INDEX_FOLDER, OUTBOX_FOLDER, TENANTS_FOLDER, read_access_keys
 from node.gateway.signatures import REGION
@@ -71,7 +72,7 @@ class Cluster:
 
     def api_address(self, seat: SeatIndex) -> str:
         """Return the URL of a seat's API."""
-        return f"http://{self.seats[seat].host}:{self.seats[seat].api_port}"
+        return api_url(self.seats[seat].host, self.seats[seat].api_port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +267,7 @@ def gateway_access(cluster: Cluster, seat: SeatIndex) -> GatewayAccess | None:
     settings = tomllib.loads((folder / SETTINGS_FILE).read_text())
     access_key = read_access_keys(folder / TENANTS_FOLDER / DEMO_TENANT)[0]
     return GatewayAccess(
-        endpoint=f"http://{settings['host']}:{settings['port']}",
+        endpoint=api_url(settings["host"], settings["port"]),
         access_key=access_key.access_key,
         secret_key=access_key.secret_key,
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode
-from node.cli.output import Progress, note, print_json, print_line, print_table
-from node.cli.parser import Commands, add_json_option, new_command
+from node.cli.output import Progress, counted, note, print_json, print_result, print_table
+from node.cli.parser import Commands, add_json_option, new_command, seat_number, short_name
 from testnet.processes import end_on_signals, ignore_signals
 
 if TYPE_CHECKING:
@@ -35,14 +35,20 @@ def add_commands(commands: Commands) -> None:
     make = new_command(actions, "make", "make nine homes for nine machines, and start nothing")
     _add_home(make)
     make.add_argument(
-        "hosts", nargs="+", metavar="HOST", help="addresses of the nine machines, seat 0 first; ports 4001, 4002, 8080"
+        "hosts",
+        type=short_name,
+        nargs="+",
+        metavar="HOST",
+        help="of the nine machines, seat 0 first; ports 4001, 4002, 8080",
     )
+    add_json_option(make)
     make.set_defaults(run=run_make)
     up = new_command(
         actions, "up", "make nine nodes in an empty or absent directory, or start those of a stopped testnet"
     )
     _add_home(up)
     up.add_argument("--detach", action="store_true", help="return when all nine vote and answer; end them with `down`")
+    add_json_option(up)
     up.set_defaults(run=run_up)
     status = new_command(actions, "status", "show what every seat is doing")
     _add_home(status)
@@ -55,10 +61,12 @@ def add_commands(commands: Commands) -> None:
     ):
         action = new_command(actions, name, summary)
         _add_home(action)
-        action.add_argument("seats", nargs="+", type=int, metavar="SEAT", help="0 to 8")
+        action.add_argument("seats", nargs="+", type=seat_number, metavar="SEAT", help="0 to 8")
+        add_json_option(action)
         action.set_defaults(run=command)
     down = new_command(actions, "down", "stop every node; the home stays")
     _add_home(down)
+    add_json_option(down)
     down.set_defaults(run=run_down)
 
 
@@ -73,8 +81,12 @@ def run_make(arguments: Namespace) -> int:
     home: Path = arguments.home.resolve()
     hosts: list[str] = arguments.hosts
     make_testnet(home, addresses=machine_addresses(hosts), gateways=Gateways.BESIDE_NODES)
-    print_line(f"nine homes in {home}: bring each seat-N to its machine, and start it there with")
-    print_line("  grandest node run --home seat-N")
+    print_result(
+        arguments,
+        {"home": str(home), "seats": [str(home / f"seat-{seat}") for seat in range(len(hosts))]},
+        f"nine homes in {home}: bring each seat-N to its machine, and start it there with",
+        "  grandest node run --home seat-N",
+    )
     return ExitCode.DONE
 
 
@@ -95,18 +107,19 @@ def run_up(arguments: Namespace) -> int:
         raise ConfigurationError(
             f"{home} is in use: nodes of it are running; see `grandest testnet status --home {home}`"
         )
-    return _run_cluster(cluster, Stay.DETACHED if arguments.detach else Stay.FOREGROUND)
+    return _run_cluster(cluster, Stay.DETACHED if arguments.detach else Stay.FOREGROUND, arguments)
 
 
-def _run_cluster(cluster: Cluster, stay: Stay) -> int:
+def _run_cluster(cluster: Cluster, stay: Stay, arguments: Namespace) -> int:
     """Bring the nodes up and, unless detached, hold them; whatever ends this command ends them."""
     from testnet.cluster import stop_all
 
     end_on_signals()
     is_up = False
     try:
-        _bring_up(cluster)
+        states = _bring_up(cluster)
         is_up = True
+        print_result(arguments, [state_json(state) for state in states])
         if stay is Stay.DETACHED:
             return ExitCode.DONE
         _print_what_to_try(cluster.home)
@@ -121,7 +134,7 @@ def _run_cluster(cluster: Cluster, stay: Stay) -> int:
             stop_all(cluster)
 
 
-def _bring_up(cluster: Cluster) -> None:
+def _bring_up(cluster: Cluster) -> tuple[SeatView, ...]:
     from testnet.cluster import start_all
 
     with Progress("nodes voting", len(cluster.all_seats())) as progress:
@@ -132,7 +145,7 @@ def _bring_up(cluster: Cluster) -> None:
             progress.advance(ready - ready_before)
             ready_before = ready
 
-        start_all(cluster, show)
+        return start_all(cluster, show)
 
 
 def _print_what_to_try(home: Path) -> None:
@@ -219,8 +232,12 @@ def run_kill(arguments: Namespace) -> int:
     from testnet.cluster import kill_seat
 
     cluster, seats = _cluster_and_seats(arguments)
-    for seat in seats:
-        print_line(f"seat {seat} {'killed' if kill_seat(cluster, seat) else 'was not running'}")
+    was_running = {seat: kill_seat(cluster, seat) for seat in seats}
+    print_result(
+        arguments,
+        [{"seat": seat, "was_running": ran} for seat, ran in was_running.items()],
+        *(f"seat {seat} {'killed' if ran else 'was not running'}" for seat, ran in was_running.items()),
+    )
     return ExitCode.DONE
 
 
@@ -233,7 +250,11 @@ def run_burn(arguments: Namespace) -> int:
         kill_seat(cluster, seat)
     for seat in seats:
         burn_seat(cluster, seat)
-        print_line(f"seat {seat} burnt: only keys, settings and genesis are left")
+    print_result(
+        arguments,
+        [{"seat": seat, "burnt": True} for seat in seats],
+        *(f"seat {seat} burnt: only keys, settings and genesis are left" for seat in seats),
+    )
     return ExitCode.DONE
 
 
@@ -244,8 +265,12 @@ def run_start(arguments: Namespace) -> int:
     cluster, seats = _cluster_and_seats(arguments)
     for seat in seats:
         start_seat(cluster, seat)
-    for state in wait_for_seats(cluster, seats, answers):
-        print_line(f"seat {state.seat} answers as process {state.process_id}: {_doing(state)}")
+    states = wait_for_seats(cluster, seats, answers)
+    print_result(
+        arguments,
+        [state_json(state) for state in states],
+        *(f"seat {state.seat} answers as process {state.process_id}: {_doing(state)}" for state in states),
+    )
     return ExitCode.DONE
 
 
@@ -254,5 +279,6 @@ def run_down(arguments: Namespace) -> int:
     from testnet.cluster import open_cluster, stop_all
 
     stopped = stop_all(open_cluster(arguments.home.resolve()))
-    print_line(f"{len(stopped)} nodes stopped" if stopped else "no node was running")
+    line = f"{counted(len(stopped), 'node')} stopped" if stopped else "no node was running"
+    print_result(arguments, {"stopped": list(stopped)}, line)
     return ExitCode.DONE

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from node.cli import ExitCode
-from node.cli.output import bytes_text, note, print_line, print_table
-from node.cli.parser import Commands, new_command
+from node.cli.output import Json, bytes_text, note, print_json, print_line, print_table
+from node.cli.parser import Commands, add_json_option, new_command
 from testnet.processes import ignore_signals
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add_commands(commands: Commands) -> None:
     demo = new_command(commands, "demo", "nine nodes, real files, three fires, every byte back, an audit")
     demo.add_argument("--home", type=Path, default=Path(DEFAULT_HOME), metavar="DIR", help="emptied first")
     demo.add_argument("--keep", action="store_true", help="leave the home there afterwards, for a look at the logs")
+    add_json_option(demo)
     demo.set_defaults(run=run_demo)
 
 
@@ -50,7 +51,11 @@ def run_demo(arguments: Namespace) -> int:
         up_seconds = _bring_up(cluster)
         report = _live_through(cluster)
         audit = _audit(home)
-        _print_summary(cluster, report, audit, up_seconds, time.monotonic() - began)
+        all_seconds = time.monotonic() - began
+        if arguments.json:
+            print_json(_summary_json(report, audit, up_seconds, all_seconds))
+        else:
+            _print_summary(cluster, report, audit, up_seconds, all_seconds)
         is_done = True
     finally:
         ignore_signals()
@@ -122,6 +127,24 @@ def _command(*words: str) -> bytes:
     if ended.returncode != 0:
         raise NodeError(f"`grandest {' '.join(words)}` ended with {ended.returncode}")
     return ended.stdout
+
+
+def _summary_json(report: Report, audit: dict[str, object], up_seconds: float, all_seconds: float) -> Json:
+    return {
+        "up_seconds": up_seconds,
+        "stages": [
+            {"name": stage.name, "seconds": stage.seconds, "objects": stage.objects, "bytes": stage.byte_count}
+            for stage in report.stages
+        ],
+        "columns_by_seat": {str(seat): columns for seat, columns in report.columns_by_seat.items()},
+        "bytes_by_seat": {str(seat): held for seat, held in report.bytes_by_seat.items()},
+        "stored_bytes": report.stored_bytes,
+        "logical_bytes": report.logical_bytes,
+        "segments_by_k": {str(k): count for k, count in report.k_counts.items()},
+        "acknowledge_seconds": report.acknowledge_seconds,
+        "audit": msgspec.to_builtins(audit),
+        "seconds": all_seconds,
+    }
 
 
 def _print_summary(

@@ -8,6 +8,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
+from node.addresses import host_and_port
 from node.api.questions import HEAD_BYTES_MAX, WAIT_S_MAX
 from node.ports import check_port_is_free
 
@@ -28,7 +29,7 @@ async def serve_api(application: ASGIApp, host: str, port: int) -> None:
     """
     check_port_is_free("API", host, port)
     config = Config()
-    config.bind = [f"{host}:{port}"]
+    config.bind = [host_and_port(host, port)]
     config.accesslog = None
     config.errorlog = "-"
     config.loglevel = "WARNING"

@@ -19,7 +19,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from consensus.errors import GrandestError, RejectionError
-from node.errors import ConfigurationError, PeerUnreachableError
+from node.errors import ConfigurationError, NotFoundError, PeerUnreachableError, RefusedError
 from storage.errors import NotEnoughShardsError, ShardMissingError, WrongChainError
 
 
@@ -49,9 +49,9 @@ def exit_code_of(error: GrandestError | OSError) -> ExitCode:
             return ExitCode.CONFIGURATION
         case PeerUnreachableError() | NotEnoughShardsError():
             return ExitCode.UNREACHABLE
-        case RejectionError():
+        case RejectionError() | RefusedError():
             return ExitCode.REFUSED
-        case ShardMissingError():
+        case ShardMissingError() | NotFoundError():
             return ExitCode.MISSING
         case _:
             return ExitCode.FAILED

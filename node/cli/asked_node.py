@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from argparse import ArgumentParser, Namespace
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
 
 from node.cli.parser import node_address
 
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
 BLOCKS_AT_ONCE: Final = 256
 ANSWER_SECONDS: Final = 30.0
-LENGTH: Final = struct.Struct(">I")
+ANSWER_BYTES_MAX: Final = 17 * 1024 * 1024
+"""A node answers at most 16 MiB (docs/api.md)."""
+LENGTH_BYTES: Final = 4
+
+AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
+
+
+class StatusAnswer(msgspec.Struct):
+    """What of a node's status is needed here."""
+
+    height: int
 
 
 def add_node_options(parser: ArgumentParser) -> None:
@@ -49,9 +60,9 @@ def open_node(addresses: tuple[str, ...]) -> Generator[tuple[httpx.Client, int]]
     for address in addresses:
         with httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as http:
             try:
-                height = int(http.get("/v1/status").raise_for_status().json()["height"])
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                reason = f"{address}: {error}"
+                height = ask(http, "/v1/status", StatusAnswer).height
+            except PeerUnreachableError as error:
+                reason = str(error)
                 continue
             yield http, height
             return
@@ -59,19 +70,48 @@ def open_node(addresses: tuple[str, ...]) -> Generator[tuple[httpx.Client, int]]
 
 
 def fetch(http: httpx.Client, path: str) -> bytes:
-    """Return the body of an answer; raises PeerUnreachableError."""
+    """Return the body of an answer; raises PeerUnreachableError, also for one that does not end."""
     import httpx
 
     from node.errors import PeerUnreachableError
 
+    body = bytearray()
     try:
-        return http.get(path).raise_for_status().content
+        with http.stream("GET", path) as answer:
+            answer.raise_for_status()
+            for piece in answer.iter_bytes():
+                body += piece
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise PeerUnreachableError(f"{http.base_url}{path}: more than {ANSWER_BYTES_MAX} bytes")
+    except httpx.HTTPStatusError as error:
+        detail = f"{http.base_url}{path}: status {error.response.status_code}"
+        raise PeerUnreachableError(detail) from error
     except httpx.HTTPError as error:
         raise PeerUnreachableError(f"{http.base_url}{path}: {error}") from error
+    return bytes(body)
+
+
+def ask(http: httpx.Client, path: str, kind: type[AnswerT]) -> AnswerT:
+    """Return what a node answers in JSON; raises PeerUnreachableError."""
+    return read_answer(http, path, fetch(http, path), kind)
+
+
+def read_answer(http: httpx.Client, path: str, encoded: bytes, kind: type[AnswerT]) -> AnswerT:
+    """Read a JSON answer; raises PeerUnreachableError for whoever says something else than a node does."""
+    from node.errors import PeerUnreachableError
+
+    try:
+        return msgspec.json.decode(encoded, type=kind)
+    except msgspec.DecodeError as error:
+        raise PeerUnreachableError(f"{http.base_url}{path} answers otherwise than a node does: {error}") from error
 
 
 def blocks(http: httpx.Client, heights: range, progress: Progress) -> Iterator[bytes]:
-    """Give the encoded decided blocks of ascending heights; each answer holds whole blocks behind their lengths."""
+    """Give the encoded decided blocks of ascending heights; each answer holds whole blocks behind their lengths.
+
+    Raises:
+        PeerUnreachableError: The node has pruned one, or answers otherwise than was asked.
+    """
     from node.errors import PeerUnreachableError
 
     height = heights.start
@@ -81,8 +121,10 @@ def blocks(http: httpx.Client, heights: range, progress: Progress) -> Iterator[b
         if not answer:
             raise PeerUnreachableError(f"{http.base_url} has no block of height {height} any more")
         while answer:
-            (byte_count,) = LENGTH.unpack(answer[: LENGTH.size])
-            yield bytes(answer[LENGTH.size : LENGTH.size + byte_count])
-            answer = answer[LENGTH.size + byte_count :]
+            end = LENGTH_BYTES + int.from_bytes(answer[:LENGTH_BYTES], "big")
+            if len(answer) < end or height == heights.stop:
+                raise PeerUnreachableError(f"{http.base_url} answers otherwise than with {count} blocks")
+            yield bytes(answer[LENGTH_BYTES:end])
+            answer = answer[end:]
             height += 1
             progress.advance(1)

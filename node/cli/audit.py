@@ -6,11 +6,22 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node.cli import ExitCode, UsageError
+from node.cli import ExitCode
 from node.cli.asked_node import add_node_options, blocks, fetch, node_addresses, open_node
 from node.cli.audited_duties import add_erasure, add_operators
-from node.cli.output import Json, Measure, Progress, bytes_text, note, print_json, print_line, print_table
-from node.cli.parser import Commands, add_json_option, new_command
+from node.cli.output import (
+    Json,
+    Measure,
+    Progress,
+    bytes_text,
+    counted,
+    note,
+    print_json,
+    print_line,
+    print_result,
+    print_table,
+)
+from node.cli.parser import Commands, add_json_option, genesis_hash, new_command
 from node.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -29,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     export.set_defaults(run=run_export)
     replay = new_command(actions, "replay", "re-run an export; exit 1 at the first lie")
     replay.add_argument("file", type=Path, metavar="FILE")
-    replay.add_argument("--genesis-hash", metavar="HEX", help="what you know of the chain from elsewhere")
+    replay.add_argument("--genesis-hash", type=genesis_hash, metavar="HEX", help="what you know of it from elsewhere")
     add_json_option(replay)
     replay.set_defaults(run=run_replay)
     forensics = new_command(actions, "forensics", "name who made two exports contradict each other; exit 1 if they do")
@@ -50,10 +61,9 @@ def run_export(arguments: Namespace) -> int:
         genesis = fetch(http, "/v1/raw/genesis")
         with whole_file(out) as file, Progress("exported blocks", tip_height) as progress:
             count = write_export(file, genesis, blocks(http, range(1, tip_height + 1), progress))
-    if arguments.json:
-        print_json({"file": str(out), "blocks": count, "bytes": out.stat().st_size})
-    else:
-        print_line(f"{out}: {count} blocks, {bytes_text(out.stat().st_size)}")
+    byte_count = out.stat().st_size
+    answer: dict[str, Json] = {"file": str(out), "blocks": count, "bytes": byte_count}
+    print_result(arguments, answer, f"{out}: {counted(count, 'block')}, {bytes_text(byte_count)}")
     return ExitCode.DONE
 
 
@@ -62,7 +72,7 @@ def run_replay(arguments: Namespace) -> int:
     from node.replay import ReplayError, replay
 
     path: Path = arguments.file
-    pinned = _pinned(arguments.genesis_hash)
+    pinned: GenesisHash | None = arguments.genesis_hash
     try:
         with path.open("rb") as file, Progress("replayed", path.stat().st_size, Measure.BYTES) as progress:
             report = replay(file, pinned, progress.advance)
@@ -111,20 +121,6 @@ def run_forensics(arguments: Namespace) -> int:
     rows = [[str(c.member), c.guilt.value, encode(c.first).hex(), encode(c.second).hex()] for c in culprits]
     print_table(["seat", "guilt", "first signed vote", "second signed vote"], rows)
     return ExitCode.FAILED
-
-
-def _pinned(text: str | None) -> GenesisHash | None:
-    from consensus.identifiers import GenesisHash
-
-    if text is None:
-        return None
-    try:
-        pinned = bytes.fromhex(text)
-    except ValueError:
-        pinned = b""
-    if len(pinned) != 32:  # noqa: PLR2004 (SHA-256)
-        raise UsageError("--genesis-hash takes 64 hex digits")
-    return GenesisHash(pinned)
 
 
 def _print_lie(failure: ReplayError, arguments: Namespace) -> None:

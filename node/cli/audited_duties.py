@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode, UsageError
-from node.cli.asked_node import add_node_options, blocks, fetch, node_addresses, open_node
+from node.cli.asked_node import add_node_options, ask, blocks, fetch, node_addresses, open_node
 from node.cli.output import Json, Progress, clock_text, one_line, print_json, print_line, print_table
 from node.cli.parser import Commands, add_json_option, new_command, node_address
 
@@ -57,11 +57,12 @@ def run_operators(arguments: Namespace) -> int:
     from node.api.audits import AuditsAnswer
 
     with open_node(node_addresses(arguments)) as (http, _):
-        encoded = fetch(http, "/v1/audits")
+        answer = ask(http, "/v1/audits", AuditsAnswer)
     if arguments.json:
-        print_json(msgspec.json.decode(encoded))
+        shown: Json = msgspec.to_builtins(answer)
+        print_json(shown)
     else:
-        _print_operators(msgspec.json.decode(encoded, type=AuditsAnswer))
+        _print_operators(answer)
     return ExitCode.DONE
 
 
@@ -146,7 +147,7 @@ def _deletion(http: httpx.Client, tip_height: int, home: ClientHome, bucket: str
     """Return the height of the newest block that deletes an object, looking from the tip back."""
     from consensus.blocks import DecidedBlock
     from consensus.encoding import decode
-    from storage.errors import ShardMissingError
+    from node.errors import NotFoundError
     from storage.stores.heads import DECIDED_BYTES_MAX
     from storage.tags import bucket_tag, bucket_tag_key, name_tag, tenant_tag_key
     from storage.transactions import decode_transaction
@@ -162,7 +163,7 @@ def _deletion(http: httpx.Client, tip_height: int, home: ClientHome, bucket: str
                 for transaction in block.transactions:
                     if _deletes(decode_transaction(transaction).envelope.body, *wanted):
                         return block.header.height
-    raise ShardMissingError(f"no block deletes {bucket}/{name}")
+    raise NotFoundError(f"no block deletes {bucket}/{name}")
 
 
 def _deletes(body: Body, tenant: TenantId, bucket: BucketTag, name: NameTag) -> bool:

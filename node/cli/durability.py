@@ -86,17 +86,15 @@ def _model(arguments: Namespace, observed: _Observed | None, k: int) -> FailureM
 
 def _observed(arguments: Namespace) -> _Observed | None:
     """Return what the chain has seen, None where it was not asked or has seen no repair."""
-    import msgspec
-
     from node.api.audits import AuditsAnswer
-    from node.cli.asked_node import fetch, node_addresses, open_node
+    from node.cli.asked_node import ask, node_addresses, open_node
 
     if arguments.home is not None and arguments.node is not None:
         raise UsageError("give --home or --node, not both")
     if arguments.home is None and arguments.node is None:
         return None
     with open_node(node_addresses(arguments)) as (http, _):
-        answer = msgspec.json.decode(fetch(http, "/v1/audits"), type=AuditsAnswer)
+        answer = ask(http, "/v1/audits", AuditsAnswer)
     repairs = sum(operator.repairs for operator in answer.operators)
     total_ms = sum(operator.repairs * (operator.mean_repair_ms or 0) for operator in answer.operators)
     return _Observed(repairs, max(total_ms / repairs, answer.epoch_ms) / HOUR_MS) if repairs else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode, UsageError
-from node.cli.output import Json, Measure, Progress, bytes_text, clock_text, print_error, print_json, print_line
+from node.cli.output import Json, Measure, Progress, bytes_text, clock_text, print_json, print_line, print_result
 from node.cli.parser import Commands, add_json_option, existing_directory, new_command
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def add_commands(commands: Commands) -> None:
     maintenance.add_argument(
         "--in", dest="begin_hours", default=0.0, type=float, metavar="H", help="begin so much later"
     )
+    add_json_option(maintenance)
     maintenance.set_defaults(run=run_maintenance)
 
 
@@ -88,27 +89,35 @@ def run_maintenance(arguments: Namespace) -> int:
     begin_ms = time.time_ns() // 1_000_000 + int(begin_hours * HOUR_MS) + BEGIN_MARGIN_MS
     until_ms = begin_ms + int(hours * HOUR_MS)
     outcome = submit_body(config, AnnounceMaintenance(from_ms=Milliseconds(begin_ms), until_ms=Milliseconds(until_ms)))
-    if outcome.refusal is not None:
-        print_error(f"refused: {outcome.refusal}; one follows another after six days at the earliest")
-        return ExitCode.REFUSED
-    print_line(f"announced at height {outcome.height}: {clock_text(begin_ms)} to {clock_text(until_ms)}")
+    print_result(
+        arguments,
+        {"height": outcome.height, "from_ms": begin_ms, "until_ms": until_ms},
+        f"announced at height {outcome.height}: {clock_text(begin_ms)} to {clock_text(until_ms)}",
+    )
     return ExitCode.DONE
 
 
 def submit_body(config: NodeConfig, body: Body) -> TransactionAnswer:
-    """Sign for the seat and have the node's chain carry it."""
+    """Sign for the seat and have the node's chain carry it.
+
+    Raises:
+        RejectionError: The node refuses it at the door.
+        NotCommittedError: The chain refuses it.
+        PeerUnreachableError: The node does not answer, or no block has carried it yet.
+    """
     import httpx
-    import msgspec
 
     from consensus.identifiers import Height
     from node.api.answers import TransactionAnswer
-    from node.cli.asked_node import open_node
+    from node.cli.asked_node import open_node, read_answer
+    from node.client.errors import NotCommittedError
+    from node.client.http_chain import raise_refusal
     from node.errors import PeerUnreachableError
     from node.submission import Submission, encode_submission
     from storage.transactions import TRANSACTION_VERSION, Envelope, sign_transaction
 
     signing_key = config.keys.signing
-    with open_node((f"http://{config.api_host}:{config.api_port}",)) as (http, height):
+    with open_node((config.own_api,)) as (http, height):
         envelope = Envelope(
             transaction_version=TRANSACTION_VERSION,
             sender=signing_key.public,
@@ -119,12 +128,17 @@ def submit_body(config: NodeConfig, body: Body) -> TransactionAnswer:
         transaction = sign_transaction(envelope, signing_key, config.genesis_hash)
         submission = encode_submission(Submission(transaction=transaction, records=()))
         try:
-            answer = http.post("/v1/transactions?wait_s=25", content=submission).raise_for_status()
+            answer = http.post("/v1/transactions?wait_s=25", content=submission)
+            raise_refusal(answer)
+            answer.raise_for_status()
         except httpx.HTTPError as error:
             raise PeerUnreachableError(f"{http.base_url}: {error}") from error
     if answer.status_code != CARRIED:
-        raise PeerUnreachableError("no block has carried it yet: ask `grandest audit operators` later")
-    return msgspec.json.decode(answer.content, type=TransactionAnswer)
+        raise PeerUnreachableError("no block has carried it yet: look later, it may come")
+    outcome = read_answer(http, "/v1/transactions", answer.content, TransactionAnswer)
+    if outcome.refusal is not None:
+        raise NotCommittedError(outcome.refusal)
+    return outcome
 
 
 def _add_home(parser: ArgumentParser) -> None:
@@ -140,6 +154,8 @@ def _scrub_now(home: Path) -> ScrubState:
     from node.errors import ConfigurationError
     from node.scrub_task import REQUEST_FILE
 
+    if not is_locked(home):
+        raise ConfigurationError(f"no node runs in {home}: start it, then ask again")
     asked_ms = now_ms()
     (home / REQUEST_FILE).touch(mode=0o600)
     with Progress("reread", _read_scrub(home).held_bytes, Measure.BYTES) as progress:
@@ -159,13 +175,20 @@ def _scrub_now(home: Path) -> ScrubState:
 
 
 def _read_scrub(home: Path) -> ScrubState:
+    from consensus.errors import RejectionError
+    from node.errors import ConfigurationError
     from node.scrub_task import STATE_FILE
     from storage.scrubbing import NEVER_SCRUBBED, decode_scrub
 
+    if not (home / "genesis").is_file():
+        raise ConfigurationError(f"{home} is no node's home: it has no genesis")
     try:
         return decode_scrub((home / STATE_FILE).read_bytes())
     except FileNotFoundError:
         return NEVER_SCRUBBED
+    except RejectionError as error:
+        detail = f"{home / STATE_FILE} is damaged ({error}): remove it, and the next pass begins anew"
+        raise ConfigurationError(detail) from error
 
 
 def _scrub_json(state: ScrubState) -> Json:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from node.cli import ExitCode, UsageError
-from node.cli.output import bytes_text, counted, note, one_line, print_json, print_line
+from node.cli.output import bytes_text, counted, note, one_line, print_json, print_result
 from node.cli.parser import Commands, add_json_option, new_command, node_address
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ def list_objects(arguments: Namespace) -> int:
     async def work(client: Client) -> int:
         if not bucket:
             names = [found.settings.name for found in await client.buckets.listing()]
-            _print(arguments, [{"bucket": name} for name in names], names)
+            print_result(arguments, [{"bucket": name} for name in names], *names)
             return ExitCode.DONE
         found = [listed async for listed in client.listing(bucket, prefix)]
+        if not found:
+            await client.buckets.open(bucket)  # says so when there is none
         found.sort(key=lambda listed: listed.path)
         rows: list[Json] = [
             {
@@ -80,7 +82,7 @@ def list_objects(arguments: Namespace) -> int:
             for listed in found
         ]
         lines = [f"{bytes_text(listed.object_record.plain_bytes):>10}  {listed.path}" for listed in found]
-        _print(arguments, rows, lines)
+        print_result(arguments, rows, *lines)
         return ExitCode.DONE
 
     return _run(arguments, work)
@@ -100,7 +102,7 @@ def remove_objects(arguments: Namespace) -> int:
             await client.open(bucket, name)  # says so when there is none
             await client.delete(bucket, [name])
             removed = 1
-        _print(arguments, {"removed": removed}, [f"{counted(removed, 'object')} removed"])
+        print_result(arguments, {"removed": removed}, f"{counted(removed, 'object')} removed")
         return ExitCode.DONE
 
     return _run(arguments, work)
@@ -114,7 +116,7 @@ def stat_object(arguments: Namespace) -> int:
 
     async def work(client: Client) -> int:
         status = await client.stat(await client.open(bucket, name))
-        _print(arguments, status_json(status), status_lines(status))
+        print_result(arguments, status_json(status), *status_lines(status))
         return ExitCode.DONE
 
     return _run(arguments, work)
@@ -131,9 +133,11 @@ def verify_object(arguments: Namespace) -> int:
         try:
             proven = await client.verify(bucket, name)
         except RejectionError as error:
-            _print(arguments, {"verified": False, "reason": str(error)}, [f"{bucket}/{name}: NOT verified: {error}"])
+            print_result(
+                arguments, {"verified": False, "reason": str(error)}, f"{bucket}/{name}: NOT verified: {error}"
+            )
             return ExitCode.FAILED
-        _print(arguments, proven_json(proven), proven_lines(proven))
+        print_result(arguments, proven_json(proven), *proven_lines(proven))
         return ExitCode.DONE
 
     return _run(arguments, work)
@@ -198,11 +202,3 @@ def _show(arguments: Namespace) -> Callable[[Json, str], None]:
             note(one_line(line))
 
     return show
-
-
-def _print(arguments: Namespace, value: Json, lines: list[str]) -> None:
-    if cast("bool", arguments.json):
-        print_json(value)
-        return
-    for line in lines:
-        print_line(one_line(line))

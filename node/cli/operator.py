@@ -1,11 +1,9 @@
 """`grandest operator`: how a company comes to sit, changes its keys, and votes on the seats of all.
 
-newcomer     init       a home with keys of its own, and the offer to sit
-join       shows the offer, to be sent to any member
-member       rotate     keys to come for its own seat, and the offer with them
-propose    has a block carry a change, with this member's approval
-approve    approves what another member proposes
-anybody      changes    what is proposed and decided
+- newcomer: `init` makes a home with keys of its own, and the offer to sit; `join` shows the offer.
+- member: `rotate` makes keys to come for its own seat, and their offer; `propose` has a block carry a change, with this
+  member's approval; `approve` approves what another member proposes.
+- anybody: `changes` shows what is proposed and decided.
 """
 
 from __future__ import annotations
@@ -15,8 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode, UsageError
-from node.cli.output import Json, note, print_error, print_json, print_line, print_table
-from node.cli.parser import Commands, add_json_option, existing_directory, new_command, node_address
+from node.cli.output import Json, note, print_json, print_line, print_result, print_table
+from node.cli.parser import (
+    NUMBER_DIGITS_MAX,
+    Commands,
+    add_json_option,
+    existing_directory,
+    genesis_hash,
+    hex_digits,
+    new_command,
+    node_address,
+    port_number,
+    seat_number,
+    short_name,
+)
 
 if TYPE_CHECKING:
     from consensus.identifiers import GenesisHash
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     from storage.state import SeatState
 
 OFFER_NAME: Final = "offer"
+CHANGE_ID_BYTES: Final = 32
 LIBP2P_PORT: Final = 4001
 SHARD_PORT: Final = 4002
 API_PORT: Final = 8080
@@ -49,9 +60,10 @@ def add_commands(commands: Commands) -> None:
     init = new_command(actions, "init", "make a newcomer's home: keys, settings, genesis, and its offer to sit")
     init.add_argument("--home", required=True, type=Path, metavar="DIR", help="empty or absent")
     init.add_argument("--node", required=True, type=node_address, metavar="URL", help="the API of any member's node")
-    init.add_argument("--genesis-hash", metavar="HEX", help="what you know of the chain from elsewhere")
-    init.add_argument("--seat", type=int, metavar="N", help="whose place to take; one more seat unless said")
+    init.add_argument("--genesis-hash", type=genesis_hash, metavar="HEX", help="what you know of it from elsewhere")
+    init.add_argument("--seat", type=seat_number, metavar="N", help="whose place to take; one more seat unless said")
     _add_address(init)
+    add_json_option(init)
     init.set_defaults(run=run_init)
     join = new_command(actions, "join", "show the offer of a home, to be proposed by a member")
     _add_home(join)
@@ -59,18 +71,28 @@ def add_commands(commands: Commands) -> None:
     join.set_defaults(run=run_join)
     rotate = new_command(actions, "rotate", "make new keys for a member's own seat, and the offer with them")
     _add_home(rotate)
+    add_json_option(rotate)
     rotate.set_defaults(run=run_rotate)
     propose = new_command(actions, "propose", "propose a change, and approve it as this member")
     _add_home(propose)
     kinds = propose.add_mutually_exclusive_group(required=True)
     kinds.add_argument("--offer", type=Path, metavar="FILE", help="what `operator init` or `rotate` wrote")
-    kinds.add_argument("--remove", type=int, metavar="N", help="end a seat")
+    kinds.add_argument("--remove", type=seat_number, metavar="N", help="end a seat")
     kinds.add_argument("--set", action="append", metavar="NAME=NUMBER", help="a parameter, such as heartbeat_ms=30000")
+    add_json_option(propose)
     propose.set_defaults(run=run_propose)
     approve = new_command(actions, "approve", "approve what another member proposes")
     _add_home(approve)
-    approve.add_argument("--proposer", required=True, type=int, metavar="N", help="whose proposal: a seat's number")
-    approve.add_argument("--change-id", metavar="HEX", help="what you have read; the present proposal unless said")
+    approve.add_argument(
+        "--proposer", required=True, type=seat_number, metavar="N", help="whose proposal: a seat's number"
+    )
+    approve.add_argument(
+        "--change-id",
+        type=hex_digits("change id", CHANGE_ID_BYTES),
+        metavar="HEX",
+        help="what you have read; the present proposal unless said",
+    )
+    add_json_option(approve)
     approve.set_defaults(run=run_approve)
     changes = new_command(actions, "changes", "show what is proposed and decided")
     source = changes.add_mutually_exclusive_group(required=True)
@@ -82,7 +104,8 @@ def add_commands(commands: Commands) -> None:
 
 def run_init(arguments: Namespace) -> int:
     """Make a newcomer's home."""
-    from consensus.genesis import decode_genesis, genesis_hash
+    from consensus.genesis import decode_genesis
+    from consensus.genesis import genesis_hash as hash_of_genesis
     from node.cli.asked_node import fetch, open_node
     from node.errors import ConfigurationError
     from node.keys import create_keys
@@ -94,10 +117,12 @@ def run_init(arguments: Namespace) -> int:
     with open_node((str(arguments.node),)) as (http, _):
         encoded, seats = fetch(http, "/v1/raw/genesis"), _raw_seats(fetch(http, "/v1/raw/seats"))
     genesis = decode_genesis(encoded)
-    pin = genesis_hash(genesis)
-    if arguments.genesis_hash not in {None, pin.hex()}:
+    pin = hash_of_genesis(genesis)
+    if arguments.genesis_hash not in {None, pin}:
         raise ConfigurationError(f"the node's chain has the genesis hash {pin.hex()}: another chain, or a lie")
     number = len(seats) if arguments.seat is None else int(arguments.seat)
+    if number > len(seats):
+        raise UsageError(f"there is no seat {number}: 0 to {len(seats) - 1}, or {len(seats)} for one more")
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = create_keys(home / "keys")
     create_signer_record(home)
@@ -113,7 +138,11 @@ def run_init(arguments: Namespace) -> int:
     )
     (home / "config.toml").write_text(settings)
     _write_offer(home, _new_offer(number, _seat_record(arguments, keys), keys, pin))
-    print_line(f"{home / OFFER_NAME}: send it to a member, who proposes it; start the node when it is approved")
+    print_result(
+        arguments,
+        {"offer": str(home / OFFER_NAME), "seat": number, "genesis_hash": pin.hex()},
+        f"{home / OFFER_NAME}: send it to a member, who proposes it; start the node when it is approved",
+    )
     note(f"genesis hash {pin.hex()}: compare it with one that you know from elsewhere")
     return ExitCode.DONE
 
@@ -153,7 +182,11 @@ def run_rotate(arguments: Namespace) -> int:
         seats[config.seat].seat, network_key=keys.network.public, certificate=make_certificate(keys.network)
     )
     _write_offer(config.home, _new_offer(int(config.seat), seat, keys, config.genesis_hash))
-    print_line(f"{config.home / OFFER_NAME}: propose it; the node takes the new keys by itself once they are effective")
+    print_result(
+        arguments,
+        {"offer": str(config.home / OFFER_NAME), "seat": config.seat},
+        f"{config.home / OFFER_NAME}: propose it; the node takes the new keys by itself once they are effective",
+    )
     return ExitCode.DONE
 
 
@@ -173,10 +206,11 @@ def run_propose(arguments: Namespace) -> int:
     else:
         change = _parameter_change(config, arguments.set)
     outcome = submit_body(config, ProposeChange(change=change))
-    if outcome.refusal is not None:
-        print_error(f"refused: {outcome.refusal}")
-        return ExitCode.REFUSED
-    print_line(f"proposed at height {outcome.height}: others approve it with --proposer {config.seat}")
+    print_result(
+        arguments,
+        {"height": outcome.height, "proposer": config.seat},
+        f"proposed at height {outcome.height}: others approve it with --proposer {config.seat}",
+    )
     return ExitCode.DONE
 
 
@@ -184,20 +218,21 @@ def run_approve(arguments: Namespace) -> int:
     """Have a block carry an approval."""
     from node.cli.node import submit_body
     from node.config import load_config
+    from node.errors import RefusedError
     from storage.identifiers import SeatIndex
     from storage.seat_changes import ApproveChange
 
     config = load_config(arguments.home)
-    proposal = _proposal_of(_changes((_own_address(config),)), int(arguments.proposer))
-    if arguments.change_id not in {None, proposal.change_id}:
-        print_error(f"seat {arguments.proposer} proposes something else now: {proposal.change_id}")
-        return ExitCode.REFUSED
-    body = ApproveChange(proposer=SeatIndex(proposal.proposer), change_id=bytes.fromhex(proposal.change_id))
-    outcome = submit_body(config, body)
-    if outcome.refusal is not None:
-        print_error(f"refused: {outcome.refusal}")
-        return ExitCode.REFUSED
-    print_line(f"approved at height {outcome.height}: {_described(proposal)}")
+    proposal = _proposal_of(_changes((config.own_api,)), int(arguments.proposer))
+    change_id = bytes.fromhex(proposal.change_id)
+    if arguments.change_id not in {None, change_id}:
+        raise RefusedError(f"seat {arguments.proposer} proposes something else now: {proposal.change_id}")
+    outcome = submit_body(config, ApproveChange(proposer=SeatIndex(proposal.proposer), change_id=change_id))
+    print_result(
+        arguments,
+        {"height": outcome.height, "proposer": proposal.proposer, "change_id": proposal.change_id},
+        f"approved at height {outcome.height}: {_described(proposal)}",
+    )
     return ExitCode.DONE
 
 
@@ -207,17 +242,20 @@ def run_changes(arguments: Namespace) -> int:
 
     from node.config import load_config
 
-    addresses = (str(arguments.node),) if arguments.node else (_own_address(load_config(arguments.home)),)
+    addresses = (str(arguments.node),) if arguments.node else (load_config(arguments.home).own_api,)
     answer = _changes(addresses)
     if arguments.json:
         shown: Json = msgspec.to_builtins(answer)
         print_json(shown)
         return ExitCode.DONE
+    if not answer.proposals:
+        print_line(f"nothing is proposed at height {answer.height}")
     rows = [
         [str(p.proposer), _described(p), f"{len(p.approvals)} of {answer.quorum}", str(p.expires), p.change_id]
         for p in answer.proposals
     ]
-    print_table(["proposer", "change", "approved by", "until", "change id"], rows)
+    if rows:
+        print_table(["proposer", "change", "approved by", "until", "change id"], rows)
     if answer.scheduled is not None:
         decided = answer.scheduled
         print_line(f"decided: {decided.kind} of seat {decided.seat}, from height {decided.effective} on")
@@ -248,14 +286,14 @@ def _parameter_change(config: NodeConfig, settings: list[str]) -> Change:
     from storage.seat_changes import ChangeParameters
     from storage.state import CHAIN_KEY, ChainState, decode_state
 
-    with open_node((_own_address(config),)) as (http, _):
+    with open_node((config.own_api,)) as (http, _):
         proof = decode_state_proof(fetch(http, f"/v1/proofs/state/{CHAIN_KEY.hex()}?raw=1"))
     assert proof.value is not None, "every state names its parameters"
     chain = decode_state(proof.value, ChainState)
     agreement, storage = chain.agreement, chain.parameters
     for setting in settings:
         name, _, number = setting.partition("=")
-        if not number.isdecimal():
+        if not (number.isascii() and number.isdigit() and len(number) <= NUMBER_DIGITS_MAX):
             raise UsageError(f"{setting!r}: NAME=NUMBER is needed")
         if name in type(agreement).__struct_fields__:
             agreement = replace(agreement, **{name: int(number)})
@@ -268,21 +306,19 @@ def _parameter_change(config: NodeConfig, settings: list[str]) -> Change:
 
 
 def _changes(addresses: tuple[str, ...]) -> ChangesAnswer:
-    import msgspec
-
     from node.api.changes import ChangesAnswer
-    from node.cli.asked_node import fetch, open_node
+    from node.cli.asked_node import ask, open_node
 
     with open_node(addresses) as (http, _):
-        return msgspec.json.decode(fetch(http, "/v1/seats/changes"), type=ChangesAnswer)
+        return ask(http, "/v1/seats/changes", ChangesAnswer)
 
 
 def _proposal_of(answer: ChangesAnswer, proposer: int) -> ProposalAnswer:
-    from node.errors import ConfigurationError
+    from node.errors import NotFoundError
 
     found = next((proposal for proposal in answer.proposals if proposal.proposer == proposer), None)
     if found is None:
-        raise ConfigurationError(f"seat {proposer} proposes nothing now")
+        raise NotFoundError(f"seat {proposer} proposes nothing now: see `grandest operator changes`")
     return found
 
 
@@ -321,10 +357,15 @@ def _write_offer(home: Path, offer: SeatOffer) -> None:
 
 
 def _read_offer(path: Path) -> SeatOffer:
+    from consensus.errors import RejectionError
+    from node.errors import ConfigurationError
     from storage.seat_changes import OFFER_BYTES_MAX, decode_offer
 
-    with path.open("rb") as file:
-        return decode_offer(file.read(OFFER_BYTES_MAX + 1))
+    try:
+        with path.open("rb") as file:
+            return decode_offer(file.read(OFFER_BYTES_MAX + 1))
+    except RejectionError as error:
+        raise ConfigurationError(f"{path} is no offer ({error}): `grandest operator init` makes one") from error
 
 
 def _offer_json(offer: SeatOffer) -> dict[str, str]:
@@ -343,7 +384,7 @@ def _offer_json(offer: SeatOffer) -> dict[str, str]:
 def _seats_of(config: NodeConfig) -> tuple[SeatState, ...]:
     from node.cli.asked_node import fetch, open_node
 
-    with open_node((_own_address(config),)) as (http, _):
+    with open_node((config.own_api,)) as (http, _):
         return _raw_seats(fetch(http, "/v1/raw/seats"))
 
 
@@ -353,10 +394,6 @@ def _raw_seats(encoded: bytes) -> tuple[SeatState, ...]:
     return decode_seats(encoded)
 
 
-def _own_address(config: NodeConfig) -> str:
-    return f"http://{config.api_host}:{config.api_port}"
-
-
 def _add_home(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--home", required=True, type=existing_directory, metavar="DIR", help="holds config.toml, genesis and keys/"
@@ -364,11 +401,11 @@ def _add_home(parser: ArgumentParser) -> None:
 
 
 def _add_address(parser: ArgumentParser) -> None:
-    parser.add_argument("--operator", required=True, metavar="NAME", help="the legal person")
-    parser.add_argument("--site", required=True, metavar="NAME", help="where the machine stands")
-    parser.add_argument("--host", required=True, metavar="HOST", help="where the others reach it")
+    parser.add_argument("--operator", type=short_name, required=True, metavar="NAME", help="the legal person")
+    parser.add_argument("--site", type=short_name, required=True, metavar="NAME", help="where the machine stands")
+    parser.add_argument("--host", type=short_name, required=True, metavar="HOST", help="where the others reach it")
     parser.add_argument("--listen-host", metavar="HOST", help="where it listens, if not there")
-    parser.add_argument("--libp2p-port", type=int, default=LIBP2P_PORT, metavar="PORT")
-    parser.add_argument("--shard-port", type=int, default=SHARD_PORT, metavar="PORT")
+    parser.add_argument("--libp2p-port", type=port_number, default=LIBP2P_PORT, metavar="PORT")
+    parser.add_argument("--shard-port", type=port_number, default=SHARD_PORT, metavar="PORT")
     parser.add_argument("--api-host", metavar="HOST", help="127.0.0.1 unless said")
-    parser.add_argument("--api-port", type=int, default=API_PORT, metavar="PORT")
+    parser.add_argument("--api-port", type=port_number, default=API_PORT, metavar="PORT")

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, Self, TypeAlias
@@ -27,6 +28,15 @@ def print_json(value: Json) -> None:
     """Print one JSON value and a line end on stdout."""
     is_unicode = sys.stdout.encoding.lower().startswith("utf")
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not is_unicode) + "\n")
+
+
+def print_result(arguments: Namespace, value: Json, *lines: str) -> None:
+    """Print what a command found: JSON where it is asked for, else lines for people, each escaped."""
+    if arguments.json:
+        print_json(value)
+        return
+    for line in lines:
+        print_line(one_line(line))
 
 
 def print_line(text: str) -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
+
+from consensus.identifiers import MEMBERS_MAX
+
+NAME_CHARACTERS_MAX: Final = 128
+NUMBER_DIGITS_MAX: Final = 16
+"""Digits of 2^53: more are read as no number."""
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 """A command takes its parsed arguments and returns an ExitCode."""
@@ -49,6 +55,47 @@ def node_address(text: str) -> str:
     if not is_address:
         raise argparse.ArgumentTypeError(f"{text!r} is no address of a node, such as http://127.0.0.1:8080")
     return text.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def whole_number(what: str, least: int, most: int) -> Callable[[str], int]:
+    """Return what reads an argument that is a whole number between two bounds, both allowed."""
+
+    def read(text: str) -> int:
+        digits = text.removeprefix("-")
+        is_number = digits.isascii() and digits.isdigit() and len(digits) <= NUMBER_DIGITS_MAX
+        if not is_number or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}: a whole number from {least} to {most} is needed")
+        return int(text)
+
+    return read
+
+
+def hex_digits(what: str, byte_count: int) -> Callable[[str], bytes]:
+    """Return what reads an argument that is so many bytes in hex."""
+
+    def read(text: str) -> bytes:
+        try:
+            found = bytes.fromhex(text)
+        except ValueError:
+            found = b""
+        if len(found) != byte_count:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}: {2 * byte_count} hex digits are needed")
+        return found
+
+    return read
+
+
+def short_name(text: str) -> str:
+    """Read an argument that is a name or an address of a seat, as genesis and offers carry it."""
+    if not 0 < len(text) <= NAME_CHARACTERS_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"1 to {NAME_CHARACTERS_MAX} printable characters are needed")
+    return text
+
+
+seat_number: Final = whole_number("seat", 0, MEMBERS_MAX - 1)
+port_number: Final = whole_number("port", 1, 65_535)
+byte_number: Final = whole_number("number of bytes", 0, 2**53 - 1)
+genesis_hash: Final = hex_digits("genesis hash", 32)
 
 
 def chosen_command(arguments: argparse.Namespace) -> Command:

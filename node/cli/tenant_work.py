@@ -32,7 +32,7 @@ from node.client.records import SealedRecords
 from node.client.shard_links import dialler
 from node.client.tenant_chain import HttpTenantChain
 from node.config import load_config
-from node.errors import ConfigurationError
+from node.errors import ConfigurationError, NotFoundError
 from node.escrow import hand_over, read_shares, recover_keys
 from node.keystore import KEYSTORE_FILE, OwnerSecrets, read_keystore, read_private, write_keystore
 from node.network.certificates import make_certificate
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from node.client.chain import Commit
     from node.client.rewrapping import Rewrapped
     from node.client.tenant_chain import EscrowView, RecoveryView, TenantView
-    from node.config import NodeConfig
     from storage.tenant_records import AccessKeyRecord
     from storage.transactions import Body
 
@@ -168,7 +167,7 @@ async def sign_as_operator(home: Path, tenant: TenantId, body: Body, *records: b
     config = load_config(home)
     signer = TransactionSigner(config.keys.signing, config.genesis_hash)
     async with httpx.AsyncClient(trust_env=False) as http:
-        chain = HttpChain((_own_node(config),), tenant, http)
+        chain = HttpChain((config.own_api,), tenant, http)
         return await transact_as(signer, Expiry(chain), chain, body, records)
 
 
@@ -196,13 +195,20 @@ async def grant_own_client(opened: OwnerFolder) -> None:
 
 
 async def revoke(opened: OwnerFolder, public_key: PublicKey) -> Rewrapped:
-    """Revoke a grant, start a new master key, and seal all records again under it."""
+    """Revoke a grant, start a new master key, and seal all records again under it.
+
+    Raises:
+        NotFoundError: There is no such grant; what an earlier revocation left undone is done all the same.
+    """
     async with open_owner(opened) as owner:
-        await owner.revoke(public_key, opened.seats)
+        was_granted = await owner.revoke(public_key, opened.seats)
         after = owner.secrets
     await grant_own_client(with_secrets(opened, after))
     async with open_client(with_secrets(opened, after).client_home()) as client:
-        return await client.rewrap()
+        report = await client.rewrap()
+    if not was_granted:
+        raise NotFoundError(f"{public_key.hex()} is not granted: nothing was revoked; see `grandest tenant show`")
+    return report
 
 
 def with_secrets(opened: OwnerFolder, owner_secrets: OwnerSecrets) -> OwnerFolder:
@@ -281,7 +287,7 @@ async def approve_recovery(home: Path, tenant: TenantId, public_key: PublicKey) 
         UnsealError: This seat was given no share.
     """
     config = load_config(home)
-    view = await show(tenant, _own_node(config))
+    view = await show(tenant, config.own_api)
     if view is None or view.escrow is None:
         raise ConfigurationError(f"no keys of tenant {tenant.hex()} are in escrow")
     async with _records(config.genesis, config.keys.network, tenant) as records:
@@ -334,10 +340,6 @@ async def _records(genesis: Genesis, signing_key: SigningKey, tenant: TenantId) 
         await pool.settle()
         yield records
         nursery.cancel_scope.cancel()
-
-
-def _own_node(config: NodeConfig) -> str:
-    return f"http://{config.api_host}:{config.api_port}"
 
 
 def _write_home(folder: Path, seed: bytes, master_keys: MasterKeys, opened: OwnerFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from node.errors import NodeError, PeerUnreachableError
+from node.errors import NodeError, NotFoundError, PeerUnreachableError, RefusedError
 from storage.errors import ShardMissingError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class ObjectMissingError(ShardMissingError):
     """There is no such object."""
 
 
-class BucketMissingError(NodeError):
+class BucketMissingError(NotFoundError):
     """There is no such bucket."""
 
 
@@ -36,7 +36,7 @@ class ChangesForgottenError(NodeError):
     """The blocks that were asked for are pruned: whoever follows them lists everything, and goes on from the tip."""
 
 
-class NotCommittedError(NodeError):
+class NotCommittedError(RefusedError):
     """The chain carried the transaction and refused this part of it."""
 
     def __init__(self, reason: str) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 from consensus.errors import RejectionError
 from consensus.genesis import Genesis, decode_genesis
 from consensus.signing import SigningKey
+from node.addresses import api_url
 from node.errors import ConfigurationError
 from storage.genesis import storage_genesis
 from storage.identifiers import TenantId
@@ -158,4 +159,4 @@ def _read_nodes(path: Path, genesis: Genesis) -> tuple[str, ...]:
         if not lines:
             raise ConfigurationError(f"{path} names no node; put one base URL a line or give --node URL")
         return tuple(lines)
-    return tuple(f"http://{seat.host}:{seat.api_port}" for seat in storage_genesis(genesis).seats)
+    return tuple(api_url(seat.host, seat.api_port) for seat in storage_genesis(genesis).seats)

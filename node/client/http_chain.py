@@ -303,14 +303,15 @@ class HttpChain:
                 reason = f"{self._nodes[0]}: {type(error).__name__} {error}"
             else:
                 if response.status_code < FAILED_FROM:
-                    _raise_refusal(response)
+                    raise_refusal(response)
                     return response
                 reason = f"{self._nodes[0]}: status {response.status_code}"
             self._nodes.append(self._nodes.pop(0))
         raise PeerUnreachableError(f"none of {len(self._nodes)} nodes answers (the last: {reason})")
 
 
-def _raise_refusal(response: httpx.Response) -> None:
+def raise_refusal(response: httpx.Response) -> None:
+    """Raise RejectionError when a node refuses, with its reason; 404 is an answer."""
     if response.status_code < REFUSED_FROM or response.status_code == NOT_FOUND:
         return
     try:

@@ -81,15 +81,19 @@ class Owner:
         body = GrantClient(tenant=self.tenant, public_key=public_key, certificate=certificate, keys=record)
         return await self._transact(body, sealed)
 
-    async def revoke(self, public_key: PublicKey, seats: Seats) -> None:
+    async def revoke(self, public_key: PublicKey, seats: Seats) -> bool:
         """Take a grant back and start a new master key; done again after a crash, it finishes what was begun.
 
         Args:
             public_key: Of the grant.
             seats: For the shares, if the tenant's keys are in escrow.
+
+        Returns:
+            Whether there was such a grant.
         """
         before = await self._view()
-        if any(grant.public_key == public_key for grant in before.grants):
+        was_granted = any(grant.public_key == public_key for grant in before.grants)
+        if was_granted:
             fresh = (*self.secrets.master_keys.secrets, secrets.token_bytes(SECRET_BYTES))
             self._keep(replace(self.secrets, master_keys=MasterKeys(tenant=self.tenant, secrets=fresh)))
             await self._transact(RevokeClient(tenant=self.tenant, public_key=public_key))
@@ -99,6 +103,7 @@ class Owner:
         await self._send_access()
         if before.escrow is not None:
             await self.escrow(seats)
+        return was_granted
 
     async def move(self, home: SeatIndex) -> Commit:
         """Choose another home operator; no byte moves."""

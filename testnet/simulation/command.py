@@ -61,8 +61,8 @@ def _add_choice_of_worlds(parser: ArgumentParser) -> None:
 
 def run_simulate(arguments: Namespace) -> int:
     """Run the worlds, show what broke."""
-    logging.disable(logging.CRITICAL)  # a node's warnings are what is simulated
     settings = _settings(arguments)
+    logging.disable(logging.CRITICAL)  # a node's warnings are what is simulated
     if arguments.only is not None:
         return _replay(settings, arguments)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)

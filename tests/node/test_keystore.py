@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from nacl.pwhash import argon2id
 
+from consensus.errors import RejectionError
+from consensus.identifiers import Milliseconds
 from node.errors import ConfigurationError
 from node.keystore import OwnerSecrets, read_keystore, read_passphrase, write_keystore
 from storage.identifiers import TenantId
@@ -37,6 +40,15 @@ def test_a_keystore_opens_under_its_passphrase_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="another passphrase"):
         read_keystore(path, b"wrong horse")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_that_could_not_be_read_again_replace_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keystore"
+    write(path)
+    endless = replace(SECRETS.access_keys[0], expires_ms=Milliseconds(2**53))
+    with pytest.raises(RejectionError):
+        write_keystore(path, replace(SECRETS, access_keys=(endless,)), b"correct horse")
+    assert read_keystore(path, b"correct horse") == SECRETS
 
 
 def test_nothing_of_its_secrets_shows(tmp_path: Path) -> None:

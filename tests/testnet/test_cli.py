@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from node.cli import ExitCode
-from testnet.cli import main
+from testnet.cli import command_parser, main
 from testnet.genesis import OPERATORS, make_testnet
 
 CPU_SECONDS_MAX = 0.5
@@ -32,7 +35,11 @@ def run_main(words: list[str]) -> int:
     [
         ([], ExitCode.USAGE, "the following arguments are required: COMMAND; see `grandest --help`"),
         (["no-such"], ExitCode.USAGE, "invalid choice: 'no-such'"),
-        (["testnet", "kill", "--home", "/nowhere", "two"], ExitCode.USAGE, "invalid int value: 'two'"),
+        (
+            ["testnet", "kill", "--home", "/nowhere", "two"],
+            ExitCode.USAGE,
+            "'two' is no seat: a whole number",
+        ),
         (
             ["testnet", "status", "--home", "/nowhere"],
             ExitCode.CONFIGURATION,
@@ -45,7 +52,15 @@ def run_main(words: list[str]) -> int:
         (["simulate", "--seeds", "many"], ExitCode.USAGE, "argument --seeds: 'many' is no positive whole number"),
         (["simulate", "--only", "1,x"], ExitCode.USAGE, "'1,x' is neither whole numbers with commas"),
         (["simulate", "--faults", "rain"], ExitCode.USAGE, "no such fault: rain; there are loss,"),
-        (["audit", "replay", "/nowhere", "--genesis-hash", "ab"], ExitCode.USAGE, "--genesis-hash takes 64 hex digits"),
+        (
+            ["audit", "replay", "/nowhere", "--genesis-hash", "ab"],
+            ExitCode.USAGE,
+            "'ab' is no genesis hash: 64 hex digits",
+        ),
+        (["tenant", "show", "zz", "--node", "http://h"], ExitCode.USAGE, "'zz' is no tenant: 32 hex digits are needed"),
+        (["tenant", "move", "T", "64"], ExitCode.USAGE, "'64' is no seat: a whole number from 0 to 63 is needed"),
+        (["tenant", "keys", "T", "--days", "0"], ExitCode.USAGE, "'0' is no number of days: a whole number from 1 to"),
+        (["tenant", "keys", "T", "--bucket", ""], ExitCode.USAGE, "a bucket's name has 1 to 63 bytes"),
     ],
 )
 def test_an_error_is_one_line_with_its_code(
@@ -57,6 +72,23 @@ def test_an_error_is_one_line_with_its_code(
     assert shown.err.startswith("grandest: ")
     assert said in shown.err
     assert shown.err.count("\n") == 1
+
+
+def leaf_commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Give the parsers of all commands below a parser, itself if it has none."""
+    offered = [cast("object", action.choices) for action in parser._actions]
+    groups = [cast("dict[str, argparse.ArgumentParser]", each) for each in offered if isinstance(each, dict)]
+    for group in groups:
+        for below in group.values():
+            yield from leaf_commands(below)
+    if not groups:
+        yield parser
+
+
+def test_whatever_prints_has_json() -> None:
+    silent = {"grandest node run", "grandest gateway run"}
+    without = {leaf.prog for leaf in leaf_commands(command_parser()) if "--json" not in leaf.format_help()}
+    assert without == silent
 
 
 def test_a_directory_with_other_files_is_refused_and_left_alone(

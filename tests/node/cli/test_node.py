@@ -25,6 +25,23 @@ def keep_state(home: Path, *, suspects: tuple[ShardRef, ...] = ()) -> None:
     (home / STATE_FILE).write_bytes(encode_scrub(end_pass(state, 5, Milliseconds(3_500))))
 
 
+@pytest.fixture(autouse=True)
+def home_of_a_node(tmp_path: Path) -> None:
+    (tmp_path / "genesis").touch()
+
+
+def test_what_is_no_home_of_a_node_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "genesis").unlink()
+    assert main(["node", "scrub", "--home", str(tmp_path)]) == ExitCode.CONFIGURATION
+    assert capsys.readouterr().err == f"grandest: {tmp_path} is no node's home: it has no genesis\n"
+
+
+def test_a_damaged_state_of_the_scrub_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / STATE_FILE).write_bytes(b"\xc1")
+    assert main(["node", "scrub", "--home", str(tmp_path)]) == ExitCode.CONFIGURATION
+    assert "remove it, and the next pass begins anew" in capsys.readouterr().err
+
+
 def test_a_home_without_a_pass_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["node", "scrub", "--home", str(tmp_path)]) == ExitCode.DONE
     assert capsys.readouterr().out == "no pass has ended yet\n"

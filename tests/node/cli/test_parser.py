@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.parser import add_json_option, chosen_command, existing_directory, new_command, node_address
+from node.cli.parser import (
+    add_json_option,
+    chosen_command,
+    existing_directory,
+    hex_digits,
+    new_command,
+    node_address,
+    short_name,
+    whole_number,
+)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -34,6 +43,29 @@ def test_a_summary_is_also_the_description(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         parser_of().parse_args(["show", "--help"])
     assert "Show a thing." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "-1", "11", "1.0", "0x1", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 5_000, " 1", "1e1"])
+def test_a_number_stays_within_its_bounds(text: str) -> None:
+    read = whole_number("step", 0, 10)
+    assert (read("0"), read("10")) == (0, 10)
+    with pytest.raises(argparse.ArgumentTypeError, match="is no step: a whole number from 0 to 10 is needed"):
+        read(text)
+
+
+@pytest.mark.parametrize("text", ["", "00", "0" * 5, "zz" * 2, "00 00 00", "\udcff"])
+def test_hex_has_its_length(text: str) -> None:
+    read = hex_digits("mark", 2)
+    assert read("00fF") == b"\x00\xff"
+    with pytest.raises(argparse.ArgumentTypeError, match="is no mark: 4 hex digits are needed"):
+        read(text)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 129, "a\nb", "\udcff"])
+def test_a_name_is_short_and_printable(text: str) -> None:
+    assert short_name("Épinal") == "Épinal"
+    with pytest.raises(argparse.ArgumentTypeError):
+        short_name(text)
 
 
 def test_a_directory_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
