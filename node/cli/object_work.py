@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -71,17 +72,18 @@ async def put_tree(client: Client, path: str, place: tuple[str, str], show: Show
 
 
 async def _put_directory(client: Client, directory: Path, bucket: str, prefix: str, show: Show) -> int:
-    files = await trio.to_thread.run_sync(_regular_files, directory)
+    tree = await trio.to_thread.run_sync(_tree_of, directory)
+    files = tree.files
     acknowledged: list[Acknowledgement] = []
 
     async def put_one(path: Path) -> None:
-        name = str(PurePosixPath(prefix) / path.relative_to(directory).as_posix()).lstrip("/")
+        name = f"{prefix}{'' if prefix.endswith('/') or not prefix else '/'}{path.relative_to(directory).as_posix()}"
         with FileSource(path.open("rb")) as source:
             acknowledged.append(await client.put(bucket, name, source))
 
     began = time.monotonic()
     works = [_Work(str(path), byte_count, partial(put_one, path)) for path, byte_count in files]
-    failed = await _do_all(works, PUTS_AT_ONCE, f"put {counted(len(files), 'file')}")
+    failed = [*tree.unread, *await _do_all(works, PUTS_AT_ONCE, f"put {counted(len(files), 'file')}")]
     seconds = time.monotonic() - began
     byte_count = sum(work.byte_count for work in works)
     receipts, state = None, None
@@ -92,8 +94,17 @@ async def _put_directory(client: Client, directory: Path, bucket: str, prefix: s
         said += f", at least {receipts} receipts, {state}"
     elif not files:
         said = f"nothing stored: {directory} holds no regular file"
+    if tree.left_out:
+        said += f"; left out what is no regular file: {tree.left_out}"
     show(
-        {"objects": len(acknowledged), "bytes": byte_count, "failed": failed, "receipts": receipts, "state": state},
+        {
+            "objects": len(acknowledged),
+            "bytes": byte_count,
+            "failed": failed,
+            "left_out": tree.left_out,
+            "receipts": receipts,
+            "state": state,
+        },
         said,
     )
     return _exit_code(failed)
@@ -133,7 +144,11 @@ async def _get_prefix(client: Client, bucket: str, prefix: str, path: str, show:
         raise ObjectMissingError(f"no object under {bucket}/{prefix}")
 
     async def get_one(listed: Listed) -> None:
-        target = _safe_target(Path(path), listed.object_record.name.removeprefix(prefix))
+        name = listed.object_record.name.removeprefix(prefix)
+        if listed.object_record.plain_bytes == 0 and (not name or name.endswith("/")):
+            _folder_of(Path(path), name).mkdir(parents=True, exist_ok=True)
+            return
+        target = _safe_target(Path(path), name)
         with _output(target) as sink:
             await client.read(listed.opened, sink)
 
@@ -290,15 +305,35 @@ def _is_directory(path: str) -> bool:
     return path != STANDARD_STREAM and Path(path).is_dir()
 
 
-def _regular_files(directory: Path) -> list[tuple[Path, int]]:
-    """Return regular files below a directory, symbolic links left out, in order."""
-    found: list[tuple[Path, int]] = []
-    for folder, _, names in os.walk(directory):
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What lies below a directory."""
+
+    files: list[tuple[Path, int]]
+    """Regular files and their bytes, in order."""
+    left_out: int
+    """Symbolic links, pipes, sockets and devices."""
+    unread: list[str]
+    """What could not be looked at and why, a line each."""
+
+
+def _tree_of(directory: Path) -> _Tree:
+    files: list[tuple[Path, int]] = []
+    left_out, unread = 0, list[str]()
+    for folder, folders, names in os.walk(directory, onerror=lambda error: unread.append(error_text(error))):
+        left_out += sum(Path(folder, name).is_symlink() for name in folders)
         for name in names:
             path = Path(folder) / name
-            if path.is_file() and not path.is_symlink():
-                found.append((path, path.stat().st_size))
-    return sorted(found)
+            try:
+                status = path.lstat()
+            except OSError as error:  # gone meanwhile
+                unread.append(error_text(error))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                files.append((path, status.st_size))
+            else:
+                left_out += 1
+    return _Tree(sorted(files), left_out, unread)
 
 
 def _target_of(path: str, name: str) -> Path | None:
@@ -309,11 +344,19 @@ def _target_of(path: str, name: str) -> Path | None:
 
 
 def _safe_target(directory: Path, name: str) -> Path:
-    """Return where an object's name lies under a directory; names come from whoever wrote the bucket."""
-    parts = PurePosixPath(name).parts
-    if not parts or ".." in parts or PurePosixPath(name).is_absolute():
-        raise ConfigurationError(f"object name {name!r} leads outside of {directory}; get it to a file of your choice")
-    return directory.joinpath(*parts)
+    """Return where an object's name lies under a directory; names come from whoever wrote the bucket.
+
+    A name that is no path of its own, as `a//b` and `./a` are none, would take the place of another's file.
+    """
+    path = PurePosixPath(name)
+    if str(path) != name or name == "." or "\0" in name or ".." in path.parts or path.is_absolute():
+        raise ConfigurationError(f"object name {name!r} is no path below {directory}; get it to a file of your choice")
+    return directory / path
+
+
+def _folder_of(directory: Path, name: str) -> Path:
+    """Return what an empty object stands for whose name ends in /, as S3's tools keep an empty folder."""
+    return _safe_target(directory, name.removesuffix("/")) if name else directory
 
 
 @contextmanager

@@ -34,6 +34,24 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_who_may_read_a_file_may_read_what_takes_its_place(tmp_path: Path) -> None:
+    target = tmp_path / "secret"
+    target.touch(mode=0o600)
+    with whole_file(target) as file:
+        file.write(b"after")
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (b"after", 0o600)
+
+
+def test_a_file_that_may_not_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "kept"
+    target.write_bytes(b"before")
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == target and mode == os.W_OK))  # root may write
+    with pytest.raises(PermissionError), whole_file(target) as file:
+        file.write(b"after")
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_a_pipe_is_written_and_stays_a_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
