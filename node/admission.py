@@ -4,7 +4,8 @@ What is posted here goes to the next three proposers, all of one moment in one f
 proposers that every new block brings near: whoever's turn it is has heard of it. When blocks do not come
 (STALLED_S without one), those proposers may be dead, and everybody must know that something waits: all members are told
 over their links, once. After LOST_S it is gossiped too, once, for those whose links are broken: gossip passes every
-transaction through every pair of members, so that at blocks of a quarter of a second it was half of a node's CPU.
+transaction through every pair of members, so that at blocks of a quarter of a second it was half of a node's CPU. What
+waits patiently (rule A68) is told to the next proposers alone.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Admission:
     async def run(self, publish: Callable[[bytes], None]) -> None:
         """Pass on what is posted here, and gossip it when no blocks come, until cancelled."""
         while True:
-            if self._posted:
+            if any(not posted.pending.is_patient for posted in self._posted.values()):
                 with trio.move_on_after(STALLED_S):
                     await self._news.wait()
             else:
@@ -153,9 +154,10 @@ class Admission:
             publish(frame)
 
     def _waiting_for(self, span_s: float) -> list[_Posted]:
-        """Return what has seen no block for this long."""
+        """Return what has seen no block for this long, and is a reason for one."""
         now = self._now()
-        return [posted for posted in self._posted.values() if now - max(posted.posted_at, self._block_at) >= span_s]
+        urgent = [posted for posted in self._posted.values() if not posted.pending.is_patient]
+        return [posted for posted in urgent if now - max(posted.posted_at, self._block_at) >= span_s]
 
     def take(self, message: TransactionsMessage) -> None:
         """Take what a member passes on; what cannot wait is counted, not punished: views of the chain differ."""

@@ -41,10 +41,11 @@ RETRY_S: Final = 40.0
 DEADLINE_S: Final = 55.0
 LEAF_S: Final = 10.0
 REPORT_S: Final = 60.0
-"""After the epoch's first block: nine reports, one block."""
+"""After the epoch's first block: nine reports, one block, the next heartbeat's where nothing else makes one."""
 USUAL_EPOCH_S: Final = 120.0
 """Shorter epochs shorten all of these alike."""
-SEND_AGAIN_S: Final = 30.0
+AGAIN_PARTS: Final = 3
+"""Of an epoch: later than blocks carry what waits patiently (rule A68), and of the same epoch."""
 BLOCK_CHECK_S: Final = 1.0
 """Blocks that come faster are looked at together."""
 NONCE_BYTES: Final = 32
@@ -95,7 +96,8 @@ class ChallengeTask:
                 await self._wait_for_block()
 
     async def _prove(self, epoch: EpochState, began: float) -> None:
-        scale = min(1.0, self._parts.rules().parameters.epoch_ms / 1_000 / USUAL_EPOCH_S)
+        epoch_s = self._parts.rules().parameters.epoch_ms / 1_000
+        scale = min(1.0, epoch_s / USUAL_EPOCH_S)
         pace = ChallengePace(
             ask_s=ASK_S * scale, retry_s=RETRY_S * scale, deadline_s=DEADLINE_S * scale, leaf_s=LEAF_S * scale
         )
@@ -112,7 +114,7 @@ class ChallengeTask:
             for subject, questions in asked.items():
                 nursery.start_soon(ask, subject, questions)
         await trio.sleep_until(began + REPORT_S * scale)
-        await self._report(epoch, nonce, found, SEND_AGAIN_S * scale)
+        await self._report(epoch, nonce, found, epoch_s / AGAIN_PARTS)
 
     async def _report(
         self, epoch: EpochState, nonce: bytes, found: Mapping[SeatIndex, Passed | Failed], again_s: float

@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from consensus.chain import ChainRules, check_block, check_decided, check_fresh, make_block, rules_at
 from consensus.evidence import fault_place
 from consensus.identifiers import NO_ROUND, Height
 from consensus.signing import check_signature
 from node.node_chain import Appended
+from storage.audits import PatientDuty
 from storage.errors import FatalStoreError, StoreUnavailableError
+from storage.ledger_audits import running_epoch
 from storage.record_claims import record_claims
 from storage.transactions import decode_transaction, transaction_id
 
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from storage.stores.records import RecordStore
 
 LOGGER = logging.getLogger(__name__)
+
+PATIENT_PARTS: Final = 4
+"""Of an epoch; the usual one of ten minutes has heartbeats that come sooner."""
 
 
 def next_rules(store: ChainStore) -> ChainRules:
@@ -146,15 +151,22 @@ class LedgerChain:
         return self.store.is_convicted_below(member, Height(self.store.tip.height + 1))
 
     def wants_certificate(self) -> bool:
-        """Say whether the last block changed the state, by more than further faults of who was convicted before it."""
+        """Say whether the last block changed what somebody may want proven: no further fault, duty or epoch is it."""
         tip = self.store.tip
         if tip.last is None or tip.last.block.header.state_root == tip.state_root:
             return False
         block = tip.last.block
-        if block.transactions or not block.evidence:
+        bodies = (decode_transaction(encoded).envelope.body for encoded in block.transactions)
+        if not all(isinstance(body, PatientDuty) for body in bodies):
             return True
+        if not block.transactions and not block.evidence:
+            return running_epoch(self.store).opened_height != tip.height
         guilty = {fault_place(proof)[1] for proof in block.evidence}
         return not all(self.store.is_convicted_below(member, tip.height) for member in guilty)
+
+    def patience_s(self) -> float:
+        """Return a quarter of an epoch: what is reported at half of it stands in a block of the same one."""
+        return self.store.context.parameters.epoch_ms / 1000 / PATIENT_PARTS
 
     def keep_evidence(self, evidence: Evidence) -> None:
         """Keep evidence durably until a block holds it."""

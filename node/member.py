@@ -424,8 +424,10 @@ class Member:
     def _start_moment(self) -> float:
         if self._state.machine.step is not Step.NEW or self._state.decision is not None:
             return math.inf
-        if len(self._parts.mempool) or self._evidence.is_reason():
+        if self._parts.mempool.has_urgent or self._evidence.is_reason():
             self._start.notice_pending(self._parts.monotonic_s())
+        elif len(self._parts.mempool):
+            self._start.notice_pending(self._parts.monotonic_s() + self._chain.patience_s())
         facts = self._start.facts(
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
             root_changed=self._wants_certificate,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from consensus.blocks import BLOCK_BYTES_MAX, TRANSACTIONS_MAX
 from consensus.errors import RejectionError, RejectionReason
 from consensus.messages import RECORDS_MAX
+from storage.audits import PatientDuty
 from storage.transactions import SEQUENCES_KEPT, decode_transaction, transaction_id
 
 if TYPE_CHECKING:
@@ -42,11 +43,14 @@ class Pending:
     sequence: int
     valid_until_height: Height
     byte_count: int
+    is_patient: bool = False
+    """Whether it waits for a block that is made anyway (rule A68)."""
 
 
 def pending_of(transaction: bytes, records: tuple[bytes, ...]) -> Pending:
     """Read a transaction's envelope; raises RejectionError if it is malformed."""
     envelope = decode_transaction(transaction).envelope
+    is_patient = isinstance(envelope.body, PatientDuty)
     byte_count = sum(len(part) + ITEM_OVERHEAD_BYTES for part in (transaction, *records))
     if byte_count > BLOCK_PAYLOAD_BYTES_MAX:
         raise RejectionError(RejectionReason.OVERSIZED, f"{byte_count} bytes with its records do not fit a block")
@@ -58,22 +62,29 @@ def pending_of(transaction: bytes, records: tuple[bytes, ...]) -> Pending:
         sequence=envelope.sequence,
         valid_until_height=envelope.valid_until_height,
         byte_count=byte_count,
+        is_patient=is_patient,
     )
 
 
 class Mempool:
     """The waiting transactions of one node."""
 
-    __slots__ = ("_by_id", "_byte_count", "_count_by_sender", "_recent")
+    __slots__ = ("_by_id", "_byte_count", "_count_by_sender", "_patient_count", "_recent")
 
     def __init__(self) -> None:
         self._by_id: dict[TransactionId, Pending] = {}
         self._recent: dict[TransactionId, None] = {}
         self._count_by_sender: Counter[PublicKey] = Counter()
         self._byte_count = 0
+        self._patient_count = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether something waits that is a reason for a block at once."""
+        return self._patient_count < len(self._by_id)
 
     @property
     def byte_count(self) -> int:
@@ -106,6 +117,7 @@ class Mempool:
         self._by_id[pending.transaction_id] = pending
         self._count_by_sender[pending.sender] += 1
         self._byte_count += pending.byte_count
+        self._patient_count += pending.is_patient
 
     def take(self) -> tuple[Pending, ...]:
         """Return what fits one block, oldest first; it stays until it is removed as committed."""
@@ -146,6 +158,7 @@ class Mempool:
         if pending is None:
             return
         self._byte_count -= pending.byte_count
+        self._patient_count -= pending.is_patient
         self._count_by_sender[pending.sender] -= 1
         if not self._count_by_sender[pending.sender]:
             del self._count_by_sender[pending.sender]

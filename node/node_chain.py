@@ -90,7 +90,11 @@ class NodeChain(Protocol):
         ...
 
     def wants_certificate(self) -> bool:
-        """Say whether a block should certify at once what the last one did to the state (rule A67)."""
+        """Say whether a block should certify at once what the last one did to the state (rules A67, A68)."""
+        ...
+
+    def patience_s(self) -> float:
+        """Return how long what nobody waits for may wait for a block that is made anyway (rule A68)."""
         ...
 
     def keep_evidence(self, evidence: Evidence) -> None:

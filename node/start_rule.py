@@ -3,6 +3,7 @@
 Reasons: transactions wait, or evidence against a member that the chain has not convicted; the last block changed the
 state root by more than further faults of the convicted (one block certifies it, CERTIFY_S later if nothing spares it);
 the heartbeat is due; or others have started already. So a liar's faults make blocks once, however many (rule A67).
+What nobody waits for, the duties' reports, shares the heartbeat's block where that comes soon enough (rule A68).
 While there is no reason no timeout runs. The proposer starts at once; others give what waits GOSSIP_S to reach
 the proposer before their propose timeout begins.
 """
@@ -65,9 +66,9 @@ class StartWatch:
     senders: set[MemberIndex] = field(default_factory=set["MemberIndex"])
     """Members of whom a vote or a round certificate of this height came."""
 
-    def notice_pending(self, now: float) -> None:
-        """Note that something waits for a block, the first time."""
-        self.pending_since = min(self.pending_since, now)
+    def notice_pending(self, since: float) -> None:
+        """Note from when on something is a reason for a block; the earliest counts."""
+        self.pending_since = min(self.pending_since, since)
 
     def facts(self, *, is_proposer: bool, root_changed: bool, weak_quorum: int) -> StartFacts:
         """Return what the rule asks for."""

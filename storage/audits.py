@@ -114,6 +114,9 @@ class AnnounceMaintenance(Record, tag=32):
 SeatDuty = ReportFindings | ReportPurge | AnnounceMaintenance
 """Bodies that only a seat's own key may send."""
 
+PatientDuty = ReportFindings | ReportPurge
+"""What nobody waits for: it shares the heartbeat's block (rule A68)."""
+
 
 class Recheck(Record):
     """A seat about which verifiers disagreed: all others ask it, for the leaves in dispute too."""
