@@ -111,7 +111,7 @@ class LevelDatabase:
         self._directory = directory
         self._options = options or LevelOptions()
         self._write_lock = threading.Lock()
-        self._gate = threading.Condition()
+        self._gate = threading.Condition(threading.Lock())
         self._reader_count = 0
         self._closing = False
         self._closed_for_good = False
@@ -139,13 +139,23 @@ class LevelDatabase:
         Raises:
             StoreUnavailableError: The disk refuses, or the stored block is damaged.
         """
-        with self._reading() as database:
+        database = self._enter_read()
+        try:
             return database.get(store_key, verify_checksums=True)
+        except (plyvel.Error, OSError) as error:
+            raise _read_error(self._directory, error) from error
+        finally:
+            self._leave_read()
 
     def get_unverified(self, store_key: bytes) -> bytes | None:
         """Return a row's value without a checksum; only for callers who hash it themselves."""
-        with self._reading() as database:
+        database = self._enter_read()
+        try:
             return database.get(store_key)
+        except (plyvel.Error, OSError) as error:
+            raise _read_error(self._directory, error) from error
+        finally:
+            self._leave_read()
 
     def run_unverified(self, first: bytes, last: bytes) -> list[bytes]:
         """Return the values of all rows from `first` to `last`, without checksums; for callers who check themselves.
@@ -290,27 +300,31 @@ class LevelDatabase:
 
     @contextmanager
     def _reading(self) -> Generator[plyvel.DB]:
+        """Give the database to several reads; get() does the same by hand, since a block of 64 reads 300 rows."""
         database = self._enter_read()
         try:
             yield database
-        except plyvel.CorruptionError as error:
-            raise StoreDamagedError(f"{self._directory}: {error}") from error
         except (plyvel.Error, OSError) as error:
-            raise StoreUnavailableError(f"{self._directory}: read refused: {error}") from error
+            raise _read_error(self._directory, error) from error
         finally:
-            with self._gate:
-                self._reader_count -= 1
-                self._gate.notify_all()
+            self._leave_read()
 
     def _enter_read(self) -> plyvel.DB:
         while True:
             with self._gate:
-                self._gate.wait_for(lambda: not self._closing)
+                while self._closing:
+                    self._gate.wait()
                 if self._database is not None:
                     self._reader_count += 1
                     return self._database
             with self._write_lock:  # a failed write closed it: reopen, then count ourselves
                 self._writable()
+
+    def _leave_read(self) -> None:
+        with self._gate:
+            self._reader_count -= 1
+            if self._closing:
+                self._gate.notify_all()
 
 
 class LevelSnapshot:
@@ -374,6 +388,12 @@ def _write_error(error: BaseException) -> StoreUnavailableError:
     if "Input/output error" in text or "Read-only file system" in text:
         return FatalStoreError(f"the disk failed to make a write durable: {text}")
     return StoreUnavailableError(f"write refused: {text}")
+
+
+def _read_error(directory: Path, error: BaseException) -> StoreUnavailableError:
+    if isinstance(error, plyvel.CorruptionError):
+        return StoreDamagedError(f"{directory}: {error}")
+    return StoreUnavailableError(f"{directory}: read refused: {error}")
 
 
 def _open_error(directory: Path, error: BaseException) -> StoreUnavailableError:
