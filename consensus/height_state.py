@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from consensus.proposals import SignedProposal
     from consensus.quorum import FaultBudget
     from consensus.turns import ProposerOrder
-    from consensus.votes import SignedVote
+    from consensus.votes import Prevote, SignedVote
 
 
 class FastNil(Enum):
@@ -135,6 +135,14 @@ def is_known_polka(state: HeightState, polka: PolkaCertificate) -> bool:
     valid = state.machine.valid
     is_counted = (polka.round, polka.block_hash) in state.keeper.polkas
     return is_counted and valid is not None and valid.round >= polka.round
+
+
+def is_settled(state: HeightState, prevote: Prevote) -> bool:
+    """Say whether a prevote says what a polka says that would change nothing: alone, it would change nothing either."""
+    if prevote.block_hash is None:
+        return False
+    polka = state.keeper.polkas.get((prevote.round, prevote.block_hash))
+    return polka is not None and polka.valid_round == prevote.valid_round and is_known_polka(state, polka)
 
 
 def _own_proposal(state: HeightState, me: MemberIndex) -> SignedProposal | None:

@@ -47,6 +47,7 @@ from consensus.height_state import (
     decided_commit,
     decided_polkas,
     is_known_polka,
+    is_settled,
     start_state,
 )
 from consensus.identifiers import Height, MemberIndex, Round
@@ -135,6 +136,7 @@ class Member:
         self._reception = Reception(
             height=lambda: self.height,
             is_known_polka=lambda polka: is_known_polka(self._state, polka),
+            is_settled=lambda prevote: is_settled(self._state, prevote),
             gate=self._gate,
             evidence=self._evidence,
             inbox=self._inbox,
@@ -414,12 +416,13 @@ class Member:
         self._pace.begin_height()
         self._own_events.clear()
         self._unsaid.clear()
-        self._gate.forget()
         self._intake.pool.clear()
-        self._start = StartWatch(begun_at=self._parts.monotonic_s())
+        last = self._chain.tip.last
+        carried = 0 if last is None else len(last.block.transactions)
+        self._start = StartWatch(begun_at=self._parts.monotonic_s(), expected=carried + len(self._parts.mempool))
         self._wants_certificate = self._chain.wants_certificate()
         self._schedule_repeat()
-        self._inbox.begin_height()
+        self._reception.begin_height()
 
     def _start_moment(self) -> float:
         if self._state.machine.step is not Step.NEW or self._state.decision is not None:
@@ -432,6 +435,7 @@ class Member:
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
             root_changed=self._wants_certificate,
             weak_quorum=self._rules.members.budget.weak_quorum,
+            waiting=len(self._parts.mempool),
         )
         return start_moment(facts, self._rules.parameters)
 

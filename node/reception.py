@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from consensus.errors import RejectionError
 from consensus.identifiers import Round
 from consensus.messages import (
     CommitMessage,
@@ -19,8 +20,9 @@ from consensus.messages import (
     VoteMessage,
     decode_message,
 )
-from consensus.votes import Precommit
+from consensus.votes import Precommit, Prevote
 from node.inbox import Received
+from node.late_votes import LateVote, LateVotes
 from node.message_gate import height_of
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class Reception:
         "_height",
         "_inbox",
         "_is_known_polka",
+        "_is_settled",
+        "_late",
         "_monotonic_s",
         "_peers",
     )
@@ -65,6 +69,7 @@ class Reception:
         *,
         height: Callable[[], Height],
         is_known_polka: Callable[[PolkaCertificate], bool],
+        is_settled: Callable[[Prevote], bool],
         gate: MessageGate,
         evidence: EvidencePool,
         inbox: Inbox,
@@ -76,6 +81,8 @@ class Reception:
         """Let in what concerns the member's present height, whatever that is at the time."""
         self._height = height
         self._is_known_polka = is_known_polka
+        self._is_settled = is_settled
+        self._late = LateVotes()
         self._gate = gate
         self._evidence = evidence
         self._inbox = inbox
@@ -83,6 +90,12 @@ class Reception:
         self._events = events
         self._counters = counters
         self._monotonic_s = monotonic_s
+
+    def begin_height(self) -> None:
+        """Turn to the height that is present now."""
+        self._gate.forget()
+        self._late.clear()
+        self._inbox.begin_height()
 
     def receive(self, member: MemberIndex, frame: bytes) -> None:
         """Take one frame of another member.
@@ -120,6 +133,8 @@ class Reception:
             self._note_ahead(member, height)
         if not here - 1 <= height <= here + 1 or self._is_of_no_use(message, height, here):
             return
+        if height == here and self._is_late(member, message, frame):
+            return
         if not self._gate.admit(message, frame):
             return
         received = Received(member=member, message=message, byte_count=len(frame))
@@ -133,6 +148,27 @@ class Reception:
         if height == here - 1:
             return not (isinstance(message, VoteMessage) and isinstance(message.signed.vote, Precommit))
         return height == here and isinstance(message, PolkaMessage) and self._is_known_polka(message.certificate)
+
+    def _is_late(self, member: MemberIndex, message: AgreementMessage, frame: bytes) -> bool:
+        """Keep a prevote that can only prove a fault; before what may contradict those that are kept, let them in."""
+        if isinstance(message, VoteMessage):
+            vote = message.signed.vote
+            if isinstance(vote, Precommit):
+                return False
+            is_needless = vote.member == member and self._is_settled(vote)
+            if is_needless and self._late.keep(LateVote(message, frame)):
+                return True
+        for late in self._late.take_all():
+            self._let_in(late)
+        return False
+
+    def _let_in(self, late: LateVote) -> None:
+        """Prove and queue a vote that was kept; a lie costs nobody who says something else."""
+        try:
+            if self._gate.admit(late.message, late.frame):
+                self._queue(Received(member=late.member, message=late.message, byte_count=len(late.frame)))
+        except RejectionError as error:
+            self._counters.refused[error.reason] += 1
 
     def _receive_status(self, member: MemberIndex, height: Height) -> None:
         here = self._height()

@@ -69,7 +69,7 @@ def proposed(block: Block) -> ProposalMessage:
     )
 
 
-def prevote(member: MemberIndex, block_hash: BlockHash) -> SignedVote:
+def prevote(member: MemberIndex, block_hash: BlockHash | None) -> SignedVote:
     vote = Prevote(height=NEXT, round=Round(0), block_hash=block_hash, valid_round=NO_ROUND, member=member)
     return signed(GENESIS, vote)
 
