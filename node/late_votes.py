@@ -3,7 +3,7 @@
 Of nine prevotes six make the polka; the other three would be proven, queued, logged and counted for nothing, at nine
 members, in each block. One of them matters if its sender says something else in the same round: then it is half of a
 proof. So it waits here until its sender contradicts it, or anything unexpected is heard of the height, and goes the
-usual way then (rule A68). Only what a member says of itself waits: nobody pays for what another has made up.
+usual way then (rule A69). Only what a member says of itself waits: nobody pays for what another has made up.
 """
 
 from __future__ import annotations

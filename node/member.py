@@ -84,7 +84,7 @@ from node.propose_pace import ProposePace
 from node.reception import Reception
 from node.record_check import Remembered
 from node.speaker import Speaker
-from node.start_rule import StartWatch, start_moment
+from node.start_rule import StartWatch, start_moment, watch_after
 from node.timers import Timers
 
 if TYPE_CHECKING:
@@ -417,9 +417,7 @@ class Member:
         self._own_events.clear()
         self._unsaid.clear()
         self._intake.pool.clear()
-        last = self._chain.tip.last
-        carried = 0 if last is None else len(last.block.transactions)
-        self._start = StartWatch(begun_at=self._parts.monotonic_s(), expected=carried + len(self._parts.mempool))
+        self._start = watch_after(self._chain.tip.last, len(self._parts.mempool), self._parts.monotonic_s())
         self._wants_certificate = self._chain.wants_certificate()
         self._schedule_repeat()
         self._reception.begin_height()

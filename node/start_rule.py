@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from consensus.blocks import DecidedBlock
     from consensus.genesis import ConsensusParameters
     from consensus.identifiers import MemberIndex
 
@@ -93,3 +94,9 @@ class StartWatch:
             others_started=self.proposal_heard or len(self.senders) >= weak_quorum,
             is_gathering=self.expected >= GATHER_MIN and waiting < self.expected,
         )
+
+
+def watch_after(last: DecidedBlock | None, waiting: int, now: float) -> StartWatch:
+    """Return the watch of a height that begins now, after a block and with so many transactions waiting."""
+    carried = 0 if last is None else len(last.block.transactions)
+    return StartWatch(begun_at=now, expected=carried + waiting)

@@ -23,7 +23,7 @@ LEVELS: Final = {
     LogLevel.WARNING: logging.WARNING,
     LogLevel.ERROR: logging.ERROR,
 }
-QUIET: Final = ("libp2p", "multiaddr", "hypercorn", "httpx", "async_service", "trio")
+QUIET: Final = ("libp2p", "multiaddr", "httpx", "async_service", "trio")
 """Libraries whose warnings at most are wanted."""
 
 

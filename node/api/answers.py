@@ -82,6 +82,20 @@ class TransactionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     failed_entries: list[tuple[int, str]]
 
 
+class PostedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One of many that were posted: carried, refused, or waiting for a block."""
+
+    transaction_id: str
+    carried: TransactionAnswer | None
+    refused: ErrorAnswer | None
+
+
+class PostedManyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/transactions/many: in the order posted."""
+
+    posted: list[PostedAnswer]
+
+
 class ReferenceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Part of an entry: a range of a segment."""
 
@@ -219,11 +233,17 @@ def error_answer(error: str, detail: str, remedy: str, status: int) -> Response:
 
 
 def refusal_answer(error: GrandestError) -> Response:
-    """Map an expected error to the outside: the one place for it."""
+    """Return the response for an expected error."""
+    return json_answer(*refusal_of(error))
+
+
+def refusal_of(error: GrandestError) -> tuple[ErrorAnswer, int]:
+    """Map an expected error to the outside, with its status: the one place for it."""
     if isinstance(error, RejectionError):
         remedy = REMEDIES.get(error.reason, "correct the request")
-        return error_answer(error.reason.value, error.detail, remedy, STATUS_OF_REASON.get(error.reason, 400))
-    return error_answer("unavailable", str(error), "ask again, or ask another node", 503)
+        answer = ErrorAnswer(error=error.reason.value, detail=error.detail, remedy=remedy)
+        return answer, STATUS_OF_REASON.get(error.reason, 400)
+    return ErrorAnswer(error="unavailable", detail=str(error), remedy="ask again, or ask another node"), 503
 
 
 class EntriesQuestion(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@
     GET  /v1/raw/blocks?from=H&count=N              N <= 256 times 4 bytes length (big-endian), DecidedBlock; <= 16 MiB
     POST /v1/transactions?wait_s=S                  body: an encoded Submission (node/submission.py); its outcome if a
                                                     block carries it in time, else 202
+    POST /v1/transactions/many?wait_s=S             body: encoded Submissions; each is taken or refused by itself
     GET  /v1/transactions/ID?wait_s=S               place and outcome; waits up to 30 s for it; 404 while it waits
     GET  /v1/senders/PUBLIC_KEY                     the sequence numbers a sender has used
     GET  /v1/entries?tenant=T&bucket=B&after=B.N&limit=L
@@ -55,13 +56,11 @@ from node.api.answers import (
     SegmentsQuestion,
     SenderAnswer,
     StatusAnswer,
-    SubmitAnswer,
     block_answer,
     entry_answer,
     error_answer,
     json_answer,
     segment_answer,
-    transaction_answer,
 )
 from node.api.audits import audits_answer
 from node.api.bucket_views import BucketViews
@@ -78,13 +77,11 @@ from node.api.questions import (
     read_body,
     read_hex,
     read_question,
-    wait_seconds,
     whole_number,
 )
+from node.api.submissions import SubmissionViews
 from node.api.tenant_views import TenantViews
-from node.blocking import BriefWork
 from node.clock import now_ms
-from node.submission import decode_submission
 from storage.identifiers import BucketTag, NameTag, SegmentId, TenantId
 from storage.state import EntryState, SenderState, entry_key, read_state, segment_key, sender_key
 from storage.transactions import transaction_id
@@ -93,17 +90,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from node.admission import Admission
-    from node.blocking import RunBlocking
     from node.config import NodeConfig
     from node.consensus_task import ConsensusTask
     from node.mempool import Mempool
     from node.signer import Signer
-    from storage.outcomes import TransactionPlace
     from storage.proofs import StateProof, TransactionProof
     from storage.stores.blocks import ChainStore, ListedEntry
 
-SMALL_BYTES: Final = 4 * 1024
-"""A submission whose check takes about as long as the way into a thread and back."""
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 RAW_BLOCKS_MAX: Final = 256
 ENTRIES_MAX: Final = 4_096
@@ -133,6 +126,9 @@ class ApiParts:
 def build_application(parts: ApiParts) -> Starlette:
     """Return the ASGI application."""
     views = _Views(parts)
+    posted = SubmissionViews(
+        store=parts.store, carried=parts.consensus.carried, admission=parts.admission, mempool=parts.mempool
+    )
     buckets = BucketViews(parts.store)
     tenants = TenantViews(parts.store)
     routes = (
@@ -146,7 +142,7 @@ def build_application(parts: ApiParts) -> Starlette:
         ("/v1/raw/seats", views.raw_seats),
         ("/v1/raw/members", views.raw_members),
         ("/v1/raw/blocks", views.raw_blocks),
-        ("/v1/transactions/{transaction_id}", views.transaction),
+        ("/v1/transactions/{transaction_id}", posted.transaction),
         ("/v1/senders/{public_key}", views.sender),
         ("/v1/entries", views.entries),
         ("/v1/entries/{tenant}/{bucket}/{name}", views.entry),
@@ -163,8 +159,9 @@ def build_application(parts: ApiParts) -> Starlette:
     )
     return Starlette(
         routes=[
+            Route("/v1/transactions", answering(posted.submit), methods=["POST"]),
+            Route("/v1/transactions/many", answering(posted.submit_many), methods=["POST"]),
             *(Route(path, answering(view), methods=["GET"]) for path, view in routes),
-            Route("/v1/transactions", answering(views.submit), methods=["POST"]),
             Route("/v1/entries/find", answering(views.find_entries), methods=["POST"]),
             Route("/v1/versions/find", answering(buckets.find_versions), methods=["POST"]),
             Route("/v1/buckets/find", answering(buckets.find_buckets), methods=["POST"]),
@@ -181,9 +178,6 @@ class _Views:
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
         self._store = parts.store
-        self._check_brief = BriefWork(trio.to_thread.run_sync)
-        self._look_up = BriefWork(trio.to_thread.run_sync)
-        """For rows that this node has just written."""
 
     async def status(self, _request: Request) -> Response:
         parts, tip = self._parts, self._store.tip
@@ -288,37 +282,6 @@ class _Views:
         count = min(whole_number(request.query_params.get("count", str(RAW_BLOCKS_MAX)), "count"), RAW_BLOCKS_MAX)
         blocks = await trio.to_thread.run_sync(self._store.decided_range, first, count, ANSWER_BYTES_MAX - 4 * count)
         return Response(b"".join(len(b).to_bytes(4, "big") + b for b in blocks), media_type=OCTETS)
-
-    async def submit(self, request: Request) -> Response:
-        wait_s = wait_seconds(request.query_params.get("wait_s", "0"))
-        admission = self._parts.admission
-        body = await read_body(request)
-        run = self._check_brief if len(body) <= SMALL_BYTES else trio.to_thread.run_sync
-        pending = await run(lambda: admission.check(decode_submission(body)))
-        admitted = admission.post(pending)
-        place = await self._wait_for(admitted, wait_s, self._look_up)
-        if place is None:
-            return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
-        return json_answer(transaction_answer(place))
-
-    async def transaction(self, request: Request) -> Response:
-        wanted = TransactionId(read_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
-        wait_s = wait_seconds(request.query_params.get("wait_s", "0"))
-        place = await self._wait_for(wanted, wait_s, trio.to_thread.run_sync)
-        if place is None:
-            state = "waits for a block" if self._parts.mempool.get(wanted) else "is not known here"
-            raise MissingError(f"transaction {wanted.hex()} {state}")
-        return json_answer(transaction_answer(place))
-
-    async def _wait_for(self, wanted: TransactionId, wait_s: float, run: RunBlocking) -> TransactionPlace | None:
-        """Return where a transaction stands, once it does; None when it does not in time."""
-        with self._parts.consensus.carried.watching(wanted) as carried:
-            place = await run(self._store.transaction, wanted)
-            if place is None and wait_s > 0:
-                with trio.move_on_after(wait_s):
-                    await carried.wait()
-                place = await run(self._store.transaction, wanted)
-        return place
 
     async def sender(self, request: Request) -> Response:
         public_key = PublicKey(read_hex(request.path_params["public_key"], HASH_BYTES, "public key"))

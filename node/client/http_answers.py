@@ -152,10 +152,24 @@ class ErrorAnswer(msgspec.Struct):
     detail: str = ""
 
 
+class PostedAnswer(msgspec.Struct):
+    """One of many that were posted: carried, refused, or waiting for a block."""
+
+    carried: CommitAnswer | None
+    refused: ErrorAnswer | None
+
+
+class PostedManyAnswer(msgspec.Struct):
+    """All that were posted together, in order."""
+
+    posted: list[PostedAnswer]
+
+
 AnswerT = TypeVar(
     "AnswerT",
     StatusAnswer,
     CommitAnswer,
+    PostedManyAnswer,
     EntriesAnswer,
     FoundEntriesAnswer,
     FoundSegmentsAnswer,

@@ -5,6 +5,8 @@ Answers used (JSON; bytes as lower-case hex; unknown fields are ignored):
     GET  /v1/status                         {"height": 12, ...}
     POST /v1/transactions?wait_s=1          as below once a block carries it in time, else 202 {"transaction_id"};
                                             refused: 4xx {"error": reason, "detail": ...}
+    POST /v1/transactions/many?wait_s=1     {"posted": [{"carried": null or as below, "refused": null or {"error",
+                                            "detail"}}, ...]} in the order posted
     GET  /v1/transactions/ID?wait_s=20      {"transaction_id", "height", "refusal": null or reason,
                                              "failed_entries": [[position, reason], ...]}; 404 while it waits
     POST /v1/entries/find                   {"tenant", "names": [[bucket, name], ...]}: {"entries": [null or {"bucket",
@@ -43,6 +45,8 @@ from node.client.http_answers import (
     FoundBucketsAnswer,
     FoundEntriesAnswer,
     FoundSegmentsAnswer,
+    PostedAnswer,
+    PostedManyAnswer,
     StatusAnswer,
     bucket_of,
     bytes_of,
@@ -51,7 +55,7 @@ from node.client.http_answers import (
     segment_of,
 )
 from node.errors import PeerUnreachableError
-from node.submission import Submission, encode_submission
+from node.submission import SUBMISSIONS_MAX, Submission, Submissions, encode_submission, encode_submissions
 from storage.identifiers import (
     BucketTag,
     NameTag,
@@ -61,7 +65,7 @@ from storage.identifiers import (
 from storage.transactions import transaction_id as id_of_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from node.client.chain import BucketView, Commit, EntryView, SegmentView
 
@@ -78,6 +82,11 @@ ATTEMPT_ROUNDS: Final = 3
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 SUBMIT_WAIT_SECONDS: Final = 1.0
 """How long a node is asked to hold a submission for its block: one question instead of two for nearly all."""
+MANY_BYTES_MAX: Final = 1024 * 1024
+"""Of transactions and records in one request, besides a first that is larger."""
+SUBMISSION_OVERHEAD_BYTES: Final = 16
+UNAVAILABLE: Final = "unavailable"
+"""Whatever a node could not do at this moment: another may."""
 ACCEPTED: Final = 202
 NOT_FOUND: Final = 404
 REFUSED_FROM: Final = 400
@@ -115,6 +124,27 @@ class HttpChain:
         else:
             self._committed[transaction_id] = commit_of(self._read(path, response, CommitAnswer))
         return transaction_id
+
+    async def submit_many(self, submissions: Sequence[Submission]) -> list[Commit | RejectionError | None]:
+        """Hand transactions to a node; what became of each, None for one that waits still: wait() for it."""
+        found: list[Commit | RejectionError | None] = []
+        for together in _fitting(submissions):
+            body = encode_submissions(Submissions(submissions=together))
+            path = f"/v1/transactions/many?wait_s={SUBMIT_WAIT_SECONDS}"
+            response = await self._ask("POST", path, body, SUBMIT_WAIT_SECONDS + ANSWER_SECONDS)
+            posted = self._read(path, response, PostedManyAnswer).posted
+            if len(posted) != len(together):
+                raise self._other_number(path)
+            found += [self._outcome(*pair) for pair in zip(together, posted, strict=True)]
+        return found
+
+    def _outcome(self, submission: Submission, posted: PostedAnswer) -> Commit | RejectionError | None:
+        if posted.refused is not None and posted.refused.error != UNAVAILABLE:
+            return _refusal_of(posted.refused)
+        if posted.carried is not None:
+            return commit_of(posted.carried)
+        self._unfinished[id_of_transaction(submission.transaction)] = encode_submission(submission)
+        return None
 
     async def wait(self, transaction_id: TransactionId) -> Commit:
         """Wait until the chain carries the transaction, handing it to other nodes meanwhile."""
@@ -316,8 +346,29 @@ def raise_refusal(response: httpx.Response) -> None:
         return
     try:
         answer = msgspec.json.decode(response.content, type=ErrorAnswer)
-        reason = RejectionReason(answer.error)
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
+    except (msgspec.DecodeError, msgspec.ValidationError):
         detail = response.text[:200] or f"status {response.status_code}"
         raise RejectionError(RejectionReason.MALFORMED, detail) from None
-    raise RejectionError(reason, answer.detail)
+    raise _refusal_of(answer)
+
+
+def _refusal_of(answer: ErrorAnswer) -> RejectionError:
+    try:
+        return RejectionError(RejectionReason(answer.error), answer.detail)
+    except ValueError:
+        return RejectionError(RejectionReason.MALFORMED, f"{answer.error}: {answer.detail}")
+
+
+def _fitting(submissions: Sequence[Submission]) -> Iterator[tuple[Submission, ...]]:
+    """Give runs of submissions that fit one request each; one always does."""
+    together: list[Submission] = []
+    byte_count = 0
+    for submission in submissions:
+        added = SUBMISSION_OVERHEAD_BYTES + len(submission.transaction) + sum(map(len, submission.records))
+        if together and (byte_count + added > MANY_BYTES_MAX or len(together) == SUBMISSIONS_MAX):
+            yield tuple(together)
+            together, byte_count = [], 0
+        together.append(submission)
+        byte_count += added
+    if together:
+        yield tuple(together)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -17,7 +18,7 @@ import trio
 from consensus.genesis import genesis_hash
 from consensus.identifiers import Height
 from node.client import read_client_home
-from node.client.commits import EXPIRY_HEIGHTS, TransactionSigner
+from node.client.commits import EXPIRY_HEIGHTS, TransactionSigner, submit_and_wait
 from node.client.http_chain import HttpChain
 from node.errors import NodeError
 from storage.identifiers import SeatIndex
@@ -113,17 +114,18 @@ async def _sending(cluster: Cluster, live: Sequence[SeatIndex]) -> AsyncGenerato
     signer = TransactionSigner(home.signing_key, genesis_hash(home.genesis))
     seen = Seen()
 
-    async def work(sender: Sender) -> None:
+    async def work(chain: HttpChain) -> None:
+        sender = Sender(home, signer, partial(submit_and_wait, chain, records=()))
         while True:
             sent = trio.current_time()
-            await sender.send(Height(await sender.chain.tip_height() + EXPIRY_HEIGHTS))
+            await sender.send(Height(await chain.tip_height() + EXPIRY_HEIGHTS))
             seen.answers.append((sent, trio.current_time()))
 
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         for number in range(SENDERS):
             http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             nodes = [home.nodes[live[(number + i) % len(live)]] for i in range(len(live))]
-            nursery.start_soon(work, Sender(home, signer, HttpChain(nodes, home.tenant, http)))
+            nursery.start_soon(work, HttpChain(nodes, home.tenant, http))
         yield seen
         nursery.cancel_scope.cancel()
 

@@ -1,6 +1,8 @@
-"""Transactions of about 256 bytes over 64 connections: committed a second, and the latency of one at a time.
+"""Transactions of about 256 bytes from 64 clients: committed a second, and the latency of one at a time.
 
-Each deletes three entries that are not there: signed, agreed on, applied and recorded by all nine, with no shard moved.
+Measured twice: each client on a connection of its own, and all 64 on one connection to each node, where those of one
+moment share a request, as behind a gateway. Each client waits for its block before it sends the next. A transaction
+deletes three entries that are not there: signed, agreed on, applied and recorded by all nine, with no shard moved.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ import hashlib
 import secrets
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
 import trio
@@ -20,6 +23,7 @@ from consensus.signing import SigningKey
 from node.client import read_client_home
 from node.client.commits import EXPIRY_HEIGHTS, TransactionSigner, submit_and_wait
 from node.client.http_chain import HttpChain
+from node.client.submitting import SharedSubmitting
 from node.errors import NodeError
 from node.keys import read_key
 from storage.identifiers import BucketTag, NameTag, VersionId
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from node.client import ClientHome
+    from node.client.chain import Commit
     from testnet.cluster import Cluster
 
 GRANTED: Final = 15
@@ -46,13 +51,21 @@ P50_REACH: Final = 40.0
 P99_REACH: Final = 120.0
 
 
-class Sender:
-    """One client: its own connection to one of the nodes, a key that it shares with three others."""
+class Carry(Protocol):
+    """Brings a transaction into a block."""
 
-    def __init__(self, home: ClientHome, signer: TransactionSigner, chain: HttpChain) -> None:
+    async def __call__(self, transaction: bytes) -> Commit:
+        """Return what became of it."""
+        ...
+
+
+class Sender:
+    """One client, with a key that it shares with three others."""
+
+    def __init__(self, home: ClientHome, signer: TransactionSigner, carry: Carry) -> None:
         self._tenant = home.tenant
         self._signer = signer
-        self.chain = chain
+        self._carry = carry
 
     async def send(self, height: Height) -> None:
         """Submit one transaction and wait for its block."""
@@ -65,7 +78,7 @@ class Sender:
             for _ in range(ENTRIES)
         )
         transaction = self._signer.sign(DeleteEntries(tenant=self._tenant, entries=names), height)
-        commit = await submit_and_wait(self.chain, transaction, ())
+        commit = await self._carry(transaction)
         if commit.refusal is not None:
             raise NodeError(f"the chain refused a transaction: {commit.refusal}")
 
@@ -76,34 +89,52 @@ async def measure(cluster: Cluster) -> tuple[Figure, ...]:
     owner = read_key(cluster.home / "tenant" / "signing")
     # The same keys in every run: a tenant has 64 grants at most.
     keys = [SigningKey(hashlib.sha256(owner.seed() + bytes((number,))).digest()) for number in range(GRANTED)]
-    async with AsyncExitStack() as stack:
-        senders: list[Sender] = []
-        signers = [
-            TransactionSigner(signing_key, genesis_hash(home.genesis)) for signing_key in (home.signing_key, *keys)
-        ]
-        for number in range(CONNECTIONS):
-            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-            nodes = home.nodes[number % len(home.nodes) :] + home.nodes[: number % len(home.nodes)]
-            signer = signers[number % len(signers)]
-            senders.append(Sender(home, signer, HttpChain(nodes, home.tenant, http)))
-        await _grant(home, owner, senders[0].chain, keys)
-        until = Height(await senders[0].chain.tip_height() + EXPIRY_HEIGHTS)
-        seconds = await _one_at_a_time(senders[0], until)
-        left = iter(range(TRANSACTIONS))
-
-        async def work(sender: Sender) -> None:
-            for _ in left:
-                await sender.send(until)
-
-        with measured(cluster) as span:
-            async with trio.open_nursery() as nursery:
-                for sender in senders:
-                    nursery.start_soon(work, sender)
+    signers = [TransactionSigner(signing_key, genesis_hash(home.genesis)) for signing_key in (home.signing_key, *keys)]
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        own = [await _open_chain(stack, home, number) for number in range(CONNECTIONS)]
+        shared = [SharedSubmitting(await _open_chain(stack, home, number)) for number in range(len(home.nodes))]
+        for door in shared:
+            nursery.start_soon(door.run)
+        alone = _senders(home, signers, [partial(submit_and_wait, chain, records=()) for chain in own])
+        together = _senders(home, signers, [door.submit_and_wait for door in shared])
+        await _grant(home, owner, own[0], keys)
+        until = Height(await own[0].tip_height() + EXPIRY_HEIGHTS)
+        seconds = await _one_at_a_time(alone[0], until)
+        figures = (
+            await _all_at_once(cluster, alone, until, "64 connections"),
+            await _all_at_once(cluster, together, until, "64 clients, 9 connections"),
+        )
+        nursery.cancel_scope.cancel()
     return (
-        rate_of_items("transactions of 256 bytes, 64 clients", span, TRANSACTIONS, RATE_REACH, "committed/s"),
+        *figures,
         _latency("one transaction, idle network, p50", percentile(seconds, 50), P50_REACH),
         _latency("one transaction, idle network, p99", percentile(seconds, 99), P99_REACH),
     )
+
+
+async def _open_chain(stack: AsyncExitStack, home: ClientHome, number: int) -> HttpChain:
+    """Return a way to the nodes that begins with another one for each number."""
+    http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+    first = number % len(home.nodes)
+    return HttpChain(home.nodes[first:] + home.nodes[:first], home.tenant, http)
+
+
+def _senders(home: ClientHome, signers: Sequence[TransactionSigner], doors: Sequence[Carry]) -> list[Sender]:
+    return [Sender(home, signers[number % len(signers)], doors[number % len(doors)]) for number in range(CONNECTIONS)]
+
+
+async def _all_at_once(cluster: Cluster, senders: Sequence[Sender], until: Height, how: str) -> Figure:
+    left = iter(range(TRANSACTIONS))
+
+    async def work(sender: Sender) -> None:
+        for _ in left:
+            await sender.send(until)
+
+    with measured(cluster) as span:
+        async with trio.open_nursery() as nursery:
+            for sender in senders:
+                nursery.start_soon(work, sender)
+    return rate_of_items(f"transactions of 256 bytes, {how}", span, TRANSACTIONS, RATE_REACH, "committed/s")
 
 
 async def _grant(home: ClientHome, owner: SigningKey, chain: HttpChain, keys: Sequence[SigningKey]) -> None:
