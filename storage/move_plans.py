@@ -1,8 +1,9 @@
 """Which segments are worth moving, and what of them: decided from the entries of one tenant.
 
 A segment is moved when its k is below the full one, when more than a quarter of it is dead, or when something of it has
-been dead for DEAD_MS_MAX. Only what lives moves. Each segment moves as a whole, several small remains into one new one,
-so that an entry's bytes in it move together.
+been dead for DEAD_MS_MAX. Only what lives moves: several small remains into one new segment; a segment of more entries
+than one move may name in parts, in order of their bytes, each with all that its entries have there, so that an entry's
+bytes in a segment move together. It is freed when the last part has moved.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from storage.identifiers import SEGMENT_BYTES_MAX, SegmentId
 from storage.moves import MOVED_ENTRIES_MAX, RANGES_MAX, MovedEntry, MovedRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from consensus.identifiers import Milliseconds
     from storage.state import SegmentState
@@ -31,8 +32,7 @@ DEAD_MS_MAX: Final = 24 * 3_600_000
 class _Found:
     """What entries keep of one segment."""
 
-    spans: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    entries: dict[MovedEntry, None] = field(default_factory=dict[MovedEntry, None])
+    spans: dict[MovedEntry, list[tuple[int, int]]] = field(default_factory=dict[MovedEntry, list[tuple[int, int]]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +60,37 @@ class LivingBytes:
         for extent in extents:
             found = self._found.get(extent.segment_id)
             if found is not None:
-                found.spans.append((extent.offset, extent.offset + extent.extent_bytes))
-                found.entries[entry] = None
+                span = (extent.offset, extent.offset + extent.extent_bytes)
+                found.spans.setdefault(entry, []).append(span)
 
     def ranges(self, segment_id: SegmentId) -> tuple[MovedRange, ...]:
         """Return what lives of a segment, in order; above RANGES_MAX stretches the smallest gaps come along."""
-        spans = merged(self._found[segment_id].spans)
-        return tuple(
-            MovedRange(segment_id=segment_id, offset=start, range_bytes=stop - start)
-            for start, stop in bridged(spans, RANGES_MAX)
-        )
+        return _ranges(segment_id, self._found[segment_id].spans.values())
 
     def plans(self, moved: Sequence[SegmentId]) -> tuple[MovePlan, ...]:
-        """Return moves for these segments, as few as hold them; one of too many entries stays."""
+        """Return moves for these segments, as few as hold them."""
         plans: list[MovePlan] = []
         ranges: list[MovedRange] = []
         entries: dict[MovedEntry, None] = {}
-        for segment_id in moved:
-            more, owners = self.ranges(segment_id), self._found[segment_id].entries
-            if not more or len(owners) > MOVED_ENTRIES_MAX:
-                continue
-            if ranges and not _fits([*ranges, *more], entries | owners):
+        for part in (part for segment_id in moved for part in self._parts(segment_id)):
+            more = dict.fromkeys(part.entries)
+            if ranges and not _fits([*ranges, *part.ranges], entries | more):
                 plans.append(MovePlan(tuple(ranges), tuple(entries)))
                 ranges, entries = [], {}
-            ranges += more
-            entries |= owners
+            ranges += part.ranges
+            entries |= more
         if ranges:
             plans.append(MovePlan(tuple(ranges), tuple(entries)))
         return tuple(plans)
+
+    def _parts(self, segment_id: SegmentId) -> Iterator[MovePlan]:
+        """Yield what lives of a segment in parts that one move may name, as even as they come."""
+        spans = self._found[segment_id].spans
+        owners = sorted(spans, key=lambda entry: min(spans[entry]))
+        count = -(-len(owners) // MOVED_ENTRIES_MAX)
+        for part in range(count):
+            some = owners[len(owners) * part // count : len(owners) * (part + 1) // count]
+            yield MovePlan(_ranges(segment_id, (spans[entry] for entry in some)), tuple(some))
 
 
 def worth_moving(
@@ -138,6 +141,14 @@ def bridged(stretches: Sequence[tuple[int, int]], count_max: int) -> list[tuple[
         else:
             joined.append((start, stop))
     return joined
+
+
+def _ranges(segment_id: SegmentId, spans: Iterable[Iterable[tuple[int, int]]]) -> tuple[MovedRange, ...]:
+    stretches = merged(span for some in spans for span in some)
+    return tuple(
+        MovedRange(segment_id=segment_id, offset=start, range_bytes=stop - start)
+        for start, stop in bridged(stretches, RANGES_MAX)
+    )
 
 
 def _fits(ranges: Sequence[MovedRange], entries: Mapping[MovedEntry, None]) -> bool:

@@ -21,6 +21,7 @@ from node.client.reading import SegmentReader
 from node.client.sources import bytes_source
 from node.recode_task import TURN_SECONDS, RecodeParts, RecodeTask
 from node.vouching import Vouching
+from storage import move_plans
 from storage.identifiers import SeatIndex, SegmentId, ShardRoot, TenantId
 from storage.moves import Move, MovedRange
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
@@ -208,6 +209,27 @@ async def test_a_pack_of_which_much_is_dead_is_gathered_anew(nine: Nine, clock: 
         assert gathered.segment_bytes == 14 * 10_016
         freed = pack.segment_bytes - gathered.segment_bytes
         assert gathered.segment_bytes <= 3 * freed
+        for number in range(6, 20):
+            assert await client.get("bucket", f"{number}") == contents(10_000, number)
+
+
+async def test_a_pack_of_more_objects_than_a_move_may_name_is_gathered_in_several(
+    nine: Nine, clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(move_plans, "MOVED_ENTRIES_MAX", 6)
+    async with nine.client() as client:
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(client.put, "bucket", f"{number}", bytes_source(contents(10_000, number)))
+        (pack,) = nine.chain.live_segments()
+        await client.delete("bucket", [f"{number}" for number in range(6)])
+        async with moving(nine) as site:
+            await site.all_turns()
+            assert site.task.moved == 3
+            await site.commit()
+        gathered = nine.chain.live_segments()
+        assert pack.segment_id not in {segment.segment_id for segment in gathered}, "freed with its last part"
+        assert sum(segment.segment_bytes for segment in gathered) == 14 * 10_016
         for number in range(6, 20):
             assert await client.get("bucket", f"{number}") == contents(10_000, number)
 

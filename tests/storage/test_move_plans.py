@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.identifiers import Height, Milliseconds
+from storage import move_plans
 from storage.identifiers import SEGMENT_BYTES_MAX, BucketTag, NameTag, RecordAddress, SegmentId, VersionId
 from storage.move_plans import DEAD_MS_MAX, LivingBytes, bridged, merged, worth_moving
 from storage.moves import MovedEntry
@@ -112,3 +114,26 @@ def test_a_plan_takes_every_living_byte_of_its_segments_along_once(kept: list[tu
     for plan in plans:
         assert plan.segment_bytes <= SEGMENT_BYTES_MAX
         assert len({(part.segment_id, part.offset) for part in plan.ranges}) == len(plan.ranges)
+
+
+@pytest.mark.parametrize("count", [10, 11, 20, 21, 25, 31])
+def test_a_segment_of_many_entries_moves_in_parts_that_one_move_may_name(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(move_plans, "MOVED_ENTRIES_MAX", 10)
+    living = LivingBytes([segment(1), segment(2)])
+    for number in range(count):
+        living.add(entry(number), [extent(1, 40 * number, 10), extent(1, 40 * number + 20, 10)])
+    living.add(entry(99), [extent(2, 0, 10)])
+    plans = living.plans([segment(1), segment(2)])
+    assert [len(plan.entries) for plan in plans if len(plan.entries) > 10] == []
+    named_once = [named.name_tag for plan in plans for named in plan.entries]
+    assert sorted(named_once) == sorted(entry(number).name_tag for number in (*range(count), 99))
+    for plan in plans:
+        covered = [(part.segment_id, part.offset, part.range_bytes) for part in plan.ranges]
+        for named in plan.entries:
+            number = int.from_bytes(named.name_tag, "big")
+            if number < count:
+                assert {(segment(1), 40 * number, 10), (segment(1), 40 * number + 20, 10)} <= set(covered)
+        assert len(set(covered)) == len(covered)
+    assert sum(plan.segment_bytes for plan in plans) == 20 * count + 10, "no byte moves twice"
