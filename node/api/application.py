@@ -245,8 +245,7 @@ class _Views:
         )
 
     async def audits(self, _request: Request) -> Response:
-        store, seats = self._store, self._parts.config.storage_genesis.seats
-        return json_answer(await trio.to_thread.run_sync(audits_answer, store, seats))
+        return json_answer(await trio.to_thread.run_sync(audits_answer, self._store))
 
     async def block(self, request: Request) -> Response:
         height = Height(whole_number(request.path_params["height"], "height"))

@@ -24,8 +24,6 @@ from storage.state import decode_state, read_state
 from storage.transactions import CommitObjects, decode_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from consensus.identifiers import Height
     from storage.audits import EpochState, FailureNote
     from storage.genesis import Seat
@@ -132,8 +130,8 @@ class AuditsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     broken_codes: list[BrokenCodeAnswer]
 
 
-def audits_answer(store: ChainStore, seats: Sequence[Seat]) -> AuditsAnswer:
-    """Return what the state says of every seat (blocks)."""
+def audits_answer(store: ChainStore) -> AuditsAnswer:
+    """Return what the state says of every seat and of who sits there now (blocks)."""
     rules, epoch = store.context, running_epoch(store)
     return AuditsAnswer(
         epoch=epoch.number,
@@ -141,7 +139,9 @@ def audits_answer(store: ChainStore, seats: Sequence[Seat]) -> AuditsAnswer:
         opened_height=epoch.opened_height,
         opened_ms=epoch.opened_ms,
         seed=epoch.seed.hex(),
-        operators=[_operator(rules, store, epoch, seat, seats[seat]) for seat in rules.seats],
+        operators=[
+            _operator(rules, store, epoch, number, occupant.seat) for number, occupant in rules.membership.occupied
+        ],
         broken_codes=_broken_codes(store),
     )
 

@@ -106,6 +106,19 @@ def read_answer(http: httpx.Client, path: str, encoded: bytes, kind: type[Answer
         raise PeerUnreachableError(f"{http.base_url}{path} answers otherwise than a node does: {error}") from error
 
 
+def parts(answer: bytes) -> Iterator[bytes]:
+    """Give what an answer holds behind four bytes of length each; raises PeerUnreachableError where one is cut."""
+    from node.errors import PeerUnreachableError
+
+    rest = memoryview(answer)
+    while rest:
+        end = LENGTH_BYTES + int.from_bytes(rest[:LENGTH_BYTES], "big")
+        if len(rest) < end:
+            raise PeerUnreachableError(f"an answer of {len(answer)} bytes ends inside of what it announces")
+        yield bytes(rest[LENGTH_BYTES:end])
+        rest = rest[end:]
+
+
 def blocks(http: httpx.Client, heights: range, progress: Progress) -> Iterator[bytes]:
     """Give the encoded decided blocks of ascending heights; each answer holds whole blocks behind their lengths.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode, UsageError
-from node.cli.asked_node import add_node_options, ask, blocks, fetch, node_addresses, open_node
+from node.cli.asked_node import add_node_options, ask, blocks, fetch, node_addresses, open_node, parts
 from node.cli.output import Json, Progress, clock_text, one_line, print_json, print_line, print_table
 from node.cli.parser import Commands, add_json_option, new_command, node_address
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
     from consensus.identifiers import Height
+    from consensus.schedule import MemberSchedule
     from node.api.audits import AuditsAnswer, OperatorAnswer
     from node.client.home import ClientHome
     from storage.audits import PurgeState
@@ -74,7 +75,8 @@ def run_erasure(arguments: Namespace) -> int:
         raise UsageError("an object is named BUCKET/KEY")
     with open_node(home.nodes) as (http, tip_height):
         deleted = _deletion(http, tip_height, home, bucket, name)
-        reports = [(seat, operator, _proven_report(http, home, seat)) for seat, operator in _seats(home)]
+        schedule = _proven_members(http, home)
+        reports = [(seat, operator, _proven_report(http, schedule, seat)) for seat, operator in _seats(http)]
     has_all = all(report is not None and report.height >= deleted for _, _, report in reports)
     if arguments.json:
         print_json(_erasure_json(arguments.place, deleted, reports))
@@ -174,22 +176,34 @@ def _deletes(body: Body, tenant: TenantId, bucket: BucketTag, name: NameTag) -> 
     return any((entry.bucket_tag, entry.name_tag) == (bucket, name) for entry in body.entries)
 
 
-def _seats(home: ClientHome) -> list[tuple[SeatIndex, str]]:
-    from storage.genesis import storage_genesis
+def _seats(http: httpx.Client) -> list[tuple[SeatIndex, str]]:
+    """Return the seats there are now, and by what names the node calls their operators."""
+    import msgspec
+
+    from node.api.audits import AuditsAnswer
     from storage.identifiers import SeatIndex
 
-    return [(SeatIndex(index), seat.operator) for index, seat in enumerate(storage_genesis(home.genesis).seats)]
+    answer = msgspec.json.decode(fetch(http, "/v1/audits"), type=AuditsAnswer)
+    return [(SeatIndex(found.seat), found.operator) for found in answer.operators]
 
 
-def _proven_report(http: httpx.Client, home: ClientHome, seat: SeatIndex) -> PurgeState | None:
+def _proven_members(http: httpx.Client, home: ClientHome) -> MemberSchedule:
+    """Return who signs at which height, from genesis by way of every certified change (rule M11)."""
+    from storage.member_proofs import decode_change_proof, proven_schedule
+
+    return proven_schedule(
+        home.genesis, [decode_change_proof(proof) for proof in parts(fetch(http, "/v1/raw/members"))]
+    )
+
+
+def _proven_report(http: httpx.Client, schedule: MemberSchedule, seat: SeatIndex) -> PurgeState | None:
     """Return a seat's erasure report; raises RejectionError when the proof is false."""
-    from consensus.genesis import genesis_members
     from storage.audits import PurgeState, purge_key
     from storage.proofs import check_state_proof, decode_state_proof
     from storage.state import decode_state
 
     proof = decode_state_proof(fetch(http, f"/v1/proofs/state/{purge_key(seat).hex()}?raw=1"))
-    value = check_state_proof(proof, purge_key(seat), genesis_members(home.genesis))
+    value = check_state_proof(proof, purge_key(seat), schedule.members_at(proof.certified.header.height))
     return None if value is None else decode_state(value, PurgeState)
 
 

@@ -17,9 +17,10 @@ from node.api.audits import AuditsAnswer, audits_answer
 from node.cli import ExitCode, asked_node, audited_duties, durability
 from node.client.home import read_client_home, write_client_home
 from storage.audits import AskedLeaf, Failed, FailureKind, Finding, Passed, ReportFindings, ReportPurge
-from storage.genesis import storage_genesis
 from storage.identifiers import SeatIndex
 from storage.ledger_audits import appointed, running_epoch
+from storage.member_proofs import proven_schedule
+from storage.seat_changes import AddSeat, ReplaceOccupant
 from storage.tags import bucket_tag, bucket_tag_key, name_tag, tenant_tag_key
 from storage.transactions import DeleteEntries, EntryName, Extent
 from testnet.cli import main
@@ -37,7 +38,9 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerato
 
         def fetch(_http: object, path: str) -> bytes:
             if path == "/v1/audits":
-                return msgspec.json.encode(audits_answer(store, storage_genesis(opened.world.genesis).seats))
+                return msgspec.json.encode(audits_answer(store))
+            if path == "/v1/raw/members":
+                return b"".join(len(proof).to_bytes(4, "big") + proof for proof in store.member_changes())
             if path.startswith("/v1/proofs/state/"):
                 state_key = bytes.fromhex(path.removeprefix("/v1/proofs/state/").partition("?")[0])
                 return encode(store.proof(state_key))
@@ -102,12 +105,47 @@ async def test_an_erasure_is_done_when_every_operator_has_purged_its_height(
     assert erasure(keys, "photos") == ExitCode.USAGE
 
 
+async def test_seats_that_changed_hands_are_asked_under_their_present_names(
+    site: Site, keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = site.world
+    site.append(world.transaction(deletion(keys, "photos", "a")))
+    deleted = world.tip.height
+    decide(site, AddSeat(offer=world.offer(4, "newcomer", "Newcomer")), "newcomer")
+    decide(site, ReplaceOccupant(offer=world.offer(2, "heir", "Heir")), "heir")
+    assert len(site.store.member_changes()) == 2
+    senders = ("seat 0", "seat 1", "heir", "seat 3")
+    site.append(*(world.transaction(ReportPurge(height=deleted), sender=sender) for sender in senders))
+    site.append()
+    assert erasure(keys, "photos/a") == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert [found["operator"] for found in told["operators"]] == [
+        "operator 0",
+        "operator 1",
+        "Heir",
+        "operator 3",
+        "Newcomer",
+    ]
+    assert [found["erased"] for found in told["operators"]] == [True, True, True, True, False]
+
+
+def decide(site: Site, change: AddSeat | ReplaceOccupant, name: str) -> None:
+    """Decide a change and carry it out; whoever is of that name signs at its seat from then on."""
+    world = site.world
+    site.append(world.propose(change))
+    site.append(*(world.approve(0, by=member) for member in range(1, world.context.members.budget.quorum)))
+    number = change.offer.number
+    site.append()
+    world.names[number : number + 1] = [name]
+
+
 async def test_a_false_report_is_refused(site: Site, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.append(site.world.transaction(deletion(keys, "photos", "a")))
     site.append(*(site.world.transaction(ReportPurge(height=Height(1)), sender=f"seat {s}") for s in range(4)))
     site.append()
     honest = asked_node.fetch
-    report = audited_duties._proven_report(None, read_client_home(keys), SeatIndex(0))  # type: ignore[arg-type]  # a double
+    schedule = proven_schedule(read_client_home(keys).genesis, ())
+    report = audited_duties._proven_report(None, schedule, SeatIndex(0))  # type: ignore[arg-type]  # a double
     assert report is not None
     assert report.height == 1
 
@@ -116,7 +154,7 @@ async def test_a_false_report_is_refused(site: Site, keys: Path, monkeypatch: py
 
     monkeypatch.setattr(audited_duties, "fetch", forged)
     with pytest.raises(RejectionError):
-        audited_duties._proven_report(None, read_client_home(keys), SeatIndex(0))  # type: ignore[arg-type]  # a double
+        audited_duties._proven_report(None, schedule, SeatIndex(0))  # type: ignore[arg-type]  # a double
 
 
 async def test_failures_and_repairs_are_told_with_what_to_do(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
