@@ -123,8 +123,7 @@ class SealingKey:
 
     def __init__(self, parent: SecretKey, domain: SealingDomain, salt: SealingSalt) -> None:
         """Derive it; the salt is 32 bytes, fresh when sealing, the recorded ones when unsealing."""
-        assert len(salt) == SALT_BYTES, f"a salt of {len(salt)} bytes"
-        derived = derive(parent, salt, domain.encode(), SECRET_BYTES + COMMITMENT_BYTES)
+        derived = _derived(parent, domain, salt)
         self._cipher = AESGCM(derived[:SECRET_BYTES])
         self.commitment = KeyCommitment(derived[SECRET_BYTES:])
         self.salt = salt
@@ -155,6 +154,16 @@ class SealingKey:
 def derive(parent: SecretKey, salt: bytes, purpose: bytes, byte_count: int) -> bytes:
     """Return HKDF-SHA256 of a secret (RFC 5869); an empty salt stands for 32 zeros."""
     return HKDF(algorithm=SHA256(), length=byte_count, salt=salt, info=purpose).derive(parent.reveal())
+
+
+def frame_key(parent: SecretKey, domain: SealingDomain, salt: SealingSalt) -> bytes:
+    """Return the key of one sealing's frames (32 bytes), for a proof: it opens that sealing and nothing else."""
+    return _derived(parent, domain, salt)[:SECRET_BYTES]
+
+
+def _derived(parent: SecretKey, domain: SealingDomain, salt: SealingSalt) -> bytes:
+    assert len(salt) == SALT_BYTES, f"a salt of {len(salt)} bytes"
+    return derive(parent, salt, domain.encode(), SECRET_BYTES + COMMITMENT_BYTES)
 
 
 def frame_count(plain_bytes: int) -> int:

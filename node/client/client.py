@@ -26,10 +26,11 @@ from node.client.commits import Committer, Expiry, TransactionSigner, submit_and
 from node.client.completion import Completer
 from node.client.download import ObjectReader, OpenObject
 from node.client.errors import NotCommittedError, ObjectMissingError
+from node.client.frame_proving import FrameProver
 from node.client.gathering import Gathering
 from node.client.holders import HolderPool
 from node.client.new_objects import Description, NewObject
-from node.client.proving import Prover
+from node.client.proving import prover_of
 from node.client.reading import SegmentReader
 from node.client.records import Keyring, RecordReader, SealedRecords
 from node.client.results import (
@@ -51,7 +52,6 @@ from node.nurseries import open_plain_nursery
 from storage.buckets import EntryKind, Versioning
 from storage.errors import NotEnoughShardsError, ShardMissingError
 from storage.identifiers import COLUMNS_MAX, ColumnIndex, SeatIndex
-from storage.member_proofs import decode_change_proof, proven_schedule
 from storage.membership import placement_of
 from storage.segments import SegmentShape
 from storage.tags import BucketKeys, bucket_tag, name_tag
@@ -104,6 +104,8 @@ class Client:
         self._parts = parts
         self._objects = ObjectReader(parts.reader, self.segment)
         self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
+        self.frames = FrameProver(self.chain, home.genesis, parts.reader, self.segment, self._looked_up_again)
+        """Proven, one by one, to whoever knows the members' keys alone."""
         self.buckets = Buckets(home.tenant, parts.chain, parts.records, parts.keyring, self.transact)
         """Made, listed, changed and deleted."""
         self.versions = Versions(
@@ -359,8 +361,7 @@ class Client:
         """
         keys = self._keys(bucket)
         tag = name_tag(keys.tag_key, name)
-        changes = [decode_change_proof(encoded) for encoded in await self.chain.member_changes()]
-        prover = Prover(self.chain, proven_schedule(self._genesis, changes))
+        prover = await prover_of(self.chain, self._genesis)
         proven = await prover.entry(self._tenant, keys.tag, tag)
         if proven is None or proven.value.kind is EntryKind.MARKER:
             raise ObjectMissingError(f"no object {bucket}/{name}: its absence is proven")
@@ -371,6 +372,14 @@ class Client:
             self._segments[segment.value.segment_id] = segment.value
         status = await self._status(opened, [segment.value for segment in segments])
         return ProvenObject(proven.height, proven.signers, status)
+
+    async def receipts(self, segment_id: SegmentId) -> tuple[int, int]:
+        """Return how many columns of a segment have receipts, and how many there are; raises ShardMissingError."""
+        segment = await self.segment(segment_id)
+        if len(segment.receipted) < self._parts.columns:  # there may be more by now
+            self._segments.pop(segment_id, None)
+            segment = await self.segment(segment_id)
+        return len(segment.receipted), self._parts.columns
 
     async def segment(self, segment_id: SegmentId) -> SegmentView:
         """Return a segment of the chain; remembered, since its coding never changes.

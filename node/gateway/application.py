@@ -4,6 +4,7 @@
       read_target, read_operation      what is asked; unknown sub-resources are refused before anything else
       read_authorization               who says so; anonymous requests are refused, but for browsers' preflights
       check_signature                  is it true
+      TenantRates                      has the tenant asked too much
       AccessKey.admits, bucket policy  may they
       the operation                    one function each, in the modules of their concept
       errors                           S3Error and every expected error: one document, one place (errors.py)
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from node.gateway.access_keys import AccessKey
     from node.gateway.http_server import HttpRequest
     from node.gateway.operations import Target
+    from node.gateway.rates import TenantRates
     from node.gateway.signatures import Authorization, Seal
     from node.gateway.store import Store
 
@@ -124,6 +126,7 @@ OPERATIONS: Final[Mapping[Operation, Callable[[Call], Awaitable[HttpAnswer]]]] =
     Operation.GET_OBJECT: object_reads.get_object,
     Operation.HEAD_OBJECT: object_reads.get_object,
     Operation.GET_ATTRIBUTES: object_reads.get_attributes,
+    Operation.GET_PROOF: object_reads.get_proof,
     Operation.PUT_OBJECT: object_writes.put_object,
     Operation.COPY_OBJECT: object_writes.copy_object,
     Operation.DELETE_OBJECT: object_writes.delete_object,
@@ -149,10 +152,15 @@ class Application:
     """Implements Handler: S3."""
 
     def __init__(
-        self, tenants: Tenants, meter: Meter, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+        self,
+        tenants: Tenants,
+        meter: Meter,
+        rates: TenantRates,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._tenants = tenants
         self._meter = meter
+        self._rates = rates
         self._now_ms = now_ms
 
     async def answer(self, request: HttpRequest) -> HttpAnswer:
@@ -201,7 +209,7 @@ class Application:
         target = read_target(head.raw_path)
         operation = served.operation = read_operation(head, target)
         if operation is Operation.POST_OBJECT:
-            return await post_forms.post_object(request, target, self._tenants, self._now_ms())
+            return await post_forms.post_object(request, target, self._tenants, self._rates, self._now_ms())
         if operation is Operation.PREFLIGHT:
             return preflight(head)
         now_ms = self._now_ms()
@@ -210,6 +218,7 @@ class Application:
             raise S3Error(S3Code.ACCESS_DENIED)
         access_key, seal = self._sender(request, authorization)
         served.tenant = access_key.tenant.hex()
+        self._rates.take(access_key.tenant)
         if (
             not access_key.admits(operation.verb, target.bucket or None, now_ms)
             and operation is not Operation.LIST_BUCKETS

@@ -7,15 +7,18 @@ with its opened record (at most REMEMBERED_MAX), so that a second read of it ask
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from consensus.encoding import encode
 from consensus.identifiers import Height
 from node.client.chain import ListingPlace, VersionPlace
 from node.client.download import OpenObject
 from node.client.errors import NotCommittedError
+from node.client.frame_proving import frames_of
 from node.client.gathering import Gathering
 from node.client.new_objects import Description, NewObject
 from node.client.versions import StoredPart
@@ -25,7 +28,7 @@ from node.gateway.ledger_refusals import refusal_of, removal_failure
 from node.gateway.notifications import Event, wanted_by
 from node.gateway.object_records import description_of, details_of, parts_of
 from node.gateway.refusals import WriteFailure, WriteRefusedError
-from node.gateway.store import Bucket, ObjectDetails, Version
+from node.gateway.store import Bucket, ObjectDetails, ProvenFrame, Version
 from node.gateway.uploads import Uploads
 from storage.buckets import (
     NULL_VERSION,
@@ -33,6 +36,7 @@ from storage.buckets import (
     NewHold,
     NewRetention,
 )
+from storage.errors import ShardMissingError
 from storage.tags import name_tag
 from storage.transactions import DeleteEntries, EntryName
 
@@ -397,6 +401,14 @@ class ChainStore:
         """Give a range of a version's bytes."""
         await self._client.read(opened_of(object_version), send, first, byte_count)
 
+    async def prove(self, object_version: Version, position: int) -> ProvenFrame | None:
+        """Return the proof of one frame of a version; None when it has no such frame."""
+        opened = opened_of(object_version)
+        frames = frames_of(opened)
+        if position >= frames:
+            return None
+        return ProvenFrame(encode(await self._client.frames.prove(opened, position)), frames)
+
     async def _version(self, opened: OpenObject, *, is_latest: bool) -> Version:
         entry = opened.entry
         details = details_of(opened.record.object_record)
@@ -410,7 +422,7 @@ class ChainStore:
             is_latest=is_latest,
             details=details,
             lock=entry.lock,
-            proof_headers=(("x-grandest-height", str(entry.height)), ("x-grandest-mode", self._mode)),
+            proof_headers=await self._stored_headers(entry),
             handle=opened,
         )
 
@@ -427,6 +439,18 @@ class ChainStore:
             lock=new.lock,
             proof_headers=self._proof_headers(acknowledged),
         )
+
+    async def _stored_headers(self, entry: EntryView) -> tuple[tuple[str, str], ...]:
+        """Tell what the chain knows of a version: of several segments the first."""
+        headers = [("x-grandest-height", str(entry.height)), ("x-grandest-mode", self._mode)]
+        if entry.references:
+            segment_id = entry.references[0].segment_id
+            headers.append(("x-grandest-segment", segment_id.hex()))
+            with suppress(ShardMissingError):  # replaced a moment ago: whoever reads looks the version up again
+                receipts, columns = await self._client.receipts(segment_id)
+                headers.append(("x-grandest-receipts", f"{receipts}/{columns}"))
+                headers.append(("x-grandest-state", "sealed" if receipts == columns else "certified"))
+        return tuple(headers)
 
     def _proof_headers(self, acknowledged: Acknowledgement) -> tuple[tuple[str, str], ...]:
         headers = [

@@ -22,6 +22,7 @@ import logging
 import signal
 import ssl
 import sys
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -46,6 +47,7 @@ from node.gateway.index import Index
 from node.gateway.lifecycle import run_lifecycle
 from node.gateway.metrics import Metrics, serve_metrics
 from node.gateway.notifications import Outbox
+from node.gateway.rates import TenantRates
 from node.nurseries import first_expected
 from node.telemetry import set_up_log
 from storage.identifiers import COLUMNS_MAX
@@ -108,7 +110,8 @@ class ServedTenants:
 
 async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> None:
     tenants, metrics = ServedTenants(), Metrics()
-    server = HttpServer(Application(tenants, metrics), tls=_tls(home))
+    rates = TenantRates(home.settings.requests_per_second, time.monotonic)
+    server = HttpServer(Application(tenants, metrics, rates), tls=_tls(home))
     try:
         port = await server.listen(home.settings.host, home.settings.port)
     except OSError as error:

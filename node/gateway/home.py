@@ -8,7 +8,7 @@
     certificate, key          PEM, for TLS; without them plain HTTP
 
 Settings: host, port (9000), metrics_port (0: none), mode ("gateway-trusted" on an operator's machine, "end-to-end" on
-the customer's own).
+the customer's own), requests_per_second (of each tenant, rates.py; 2,000).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import os
 import secrets
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from node.client.home import read_client_home
 from node.errors import ConfigurationError
 from node.gateway.access_keys import SECRET_BYTES_MAX, AccessKey, AccessSecret, Verb
+from node.gateway.rates import REQUESTS_PER_SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +53,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     port: int = PORT_DEFAULT
     metrics_port: int = 0
     mode: str = "gateway-trusted"
+    requests_per_second: Annotated[int, msgspec.Meta(ge=1)] = REQUESTS_PER_SECOND
 
 
 class StoredAccessKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -33,6 +33,8 @@ OVERRIDES: Final = {
 ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 PARTS_SHOWN_MAX: Final = 1_000
 PARTS_MAX: Final = 10_000
+FRAME_DIGITS_MAX: Final = 9
+"""The longest object has 84 million frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,24 @@ def _select(call: Call, details: ObjectDetails) -> _Selection:
             return _Selection(ByteRange(first, first + part.plain_bytes - 1), part)
         first += part.plain_bytes
     raise S3Error(S3Code.INVALID_PART)
+
+
+async def get_proof(call: Call) -> HttpAnswer:
+    """Answer GetObjectProof, which is ours alone: one frame with its way to six signatures."""
+    text = call.head.parameter("frame") or "0"
+    if not text.isascii() or not text.isdigit() or len(text) > FRAME_DIGITS_MAX:
+        raise S3Error(S3Code.INVALID_ARGUMENT, "frame must be a whole number")
+    bucket = await call.bucket()
+    object_version = await find_object(call, bucket, call.target.name, read_version_id(call))
+    proven = await call.store.prove(object_version, int(text))
+    if proven is None:
+        raise S3Error(S3Code.INVALID_RANGE, f"the object has no frame {text}")
+    headers = (
+        ("Content-Type", "application/octet-stream"),
+        ("x-grandest-frames", str(proven.frames)),
+        *object_headers(bucket, object_version),
+    )
+    return HttpAnswer(status=HTTPStatus.OK, headers=headers, body=proven.encoded)
 
 
 async def get_attributes(call: Call) -> HttpAnswer:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from node.gateway.access_keys import AccessKey
     from node.gateway.application import Tenants
     from node.gateway.http_server import HttpAnswer, HttpRequest
+    from node.gateway.rates import TenantRates
     from storage.sealing import SecretKey
 
 EXEMPT: Final = frozenset({"file", "policy", "x-amz-signature", "awsaccesskeyid", "signature"})
@@ -58,13 +59,16 @@ class Limits:
     bytes_max: int | None = None
 
 
-async def post_object(request: HttpRequest, target: Target, tenants: Tenants, now_ms: int) -> HttpAnswer:
+async def post_object(
+    request: HttpRequest, target: Target, tenants: Tenants, rates: TenantRates, now_ms: int
+) -> HttpAnswer:
     """Answer POST Object."""
     form = FormReader(request.body, request.head.header("content-type") or "")
     fields = await form.read_fields()
     if not {"policy", "x-amz-signature", "signature"} & fields.keys():
         raise S3Error(S3Code.ACCESS_DENIED)
     access_key = _sender(fields, tenants)
+    rates.take(access_key.tenant)
     if "policy" not in fields:
         raise S3Error(S3Code.INVALID_ARGUMENT, "Bucket POST must contain a field named 'policy'.")
     limits = check_policy(fields, target.bucket, now_ms)

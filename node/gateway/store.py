@@ -119,6 +119,14 @@ class Named:
     """NULL_VERSION for the null one."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProvenFrame:
+    """The proof of one frame (storage/frame_proofs.py), encoded, and how many the version has."""
+
+    encoded: bytes
+    frames: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """An upload in parts, under way."""
@@ -270,4 +278,8 @@ class Store(Protocol):
 
     async def read(self, object_version: Version, send: Send, first: int, byte_count: int) -> None:
         """Give a range of a version's bytes."""
+        ...
+
+    async def prove(self, object_version: Version, position: int) -> ProvenFrame | None:
+        """Return the proof of one frame of a version; None when it has no such frame."""
         ...

@@ -5,20 +5,30 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import subprocess
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
+import httpx
 import pytest
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from consensus.genesis import genesis_hash
+from storage.identifiers import FRAME_PLAIN_BYTES
 from testnet.cluster import Cluster, gateway_access
+from tests.frame_verifier import PROGRAM
 
 if TYPE_CHECKING:
     from boto3 import Client  # made by the stubs of typings/: boto3 makes its clients when it runs
@@ -129,6 +139,40 @@ def test_the_transfer_manager_stores_and_reads_back(gateways: list[Client], buck
     assert read.getvalue() == contents
     gateways[5].copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "a/b c+é.bin"})
     assert gateways[6].get_object(Bucket=bucket, Key="copy")["Body"].read() == contents
+
+
+def proof_of(cluster: Cluster, seat: int, path: str) -> httpx.Response:
+    """Ask a gateway for a proof, by a request signed in its query."""
+    access = gateway_access(cluster, cluster.all_seats()[seat])
+    assert access is not None
+    request = AWSRequest(method="GET", url=f"{access.endpoint}{path}")
+    S3SigV4QueryAuth(Credentials(access.access_key, access.secret_key), "s3", access.region).add_auth(request)
+    return httpx.get(str(request.url))
+
+
+def test_the_proof_of_a_frame_needs_no_code_of_ours(
+    healthy_nodes: Cluster, gateways: list[Client], bucket: str, tmp_path: Path
+) -> None:
+    contents = os.urandom(2_000_000)
+    written = gateways[0].put_object(Bucket=bucket, Key="proven", Body=contents)["ResponseMetadata"]["HTTPHeaders"]
+    read = gateways[1].get_object(Bucket=bucket, Key="proven")["ResponseMetadata"]["HTTPHeaders"]
+    for name in ("height", "receipts", "segment"):
+        assert read[f"x-grandest-{name}"] == written[f"x-grandest-{name}"]
+    (tmp_path / "genesis").write_bytes(
+        httpx.get(healthy_nodes.api_address(healthy_nodes.all_seats()[4]) + "/v1/raw/genesis").content
+    )
+    frames = -(-len(contents) // FRAME_PLAIN_BYTES)
+    for seat, frame in ((2, 0), (3, frames - 1)):
+        answer = proof_of(healthy_nodes, seat, f"/{bucket}/proven?proof&frame={frame}")
+        assert (answer.status_code, answer.headers["x-grandest-frames"]) == (200, str(frames))
+        (tmp_path / "proof").write_bytes(answer.content)
+        words = ["proof", genesis_hash(healthy_nodes.genesis).hex(), "--genesis", "genesis", "--out", "plaintext"]
+        command = (sys.executable, "-I", str(PROGRAM), *words)
+        told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert written["x-grandest-segment"] in told
+        assert (tmp_path / "plaintext").read_bytes() == contents[frame * FRAME_PLAIN_BYTES :][:FRAME_PLAIN_BYTES]
+    assert proof_of(healthy_nodes, 4, f"/{bucket}/proven?proof&frame={frames}").status_code == 416
+    assert proof_of(healthy_nodes, 5, f"/{bucket}/never?proof").status_code == 404
 
 
 def test_versions_and_markers_are_kept_and_listed(gateways: list[Client], bucket: str) -> None:

@@ -6,16 +6,19 @@ import shutil
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 import trio
 
+from consensus.encoding import encode
 from consensus.genesis import genesis_hash
 from node.cli import ExitCode
 from node.client import bytes_source, open_client, read_client_home
 from node.keys import load_keys
 from node.replay import replay
-from storage.identifiers import SeatIndex
+from storage.identifiers import FRAME_PLAIN_BYTES, SeatIndex
 from testnet.cli import main
 from testnet.cluster import burn_seat, start_seat, votes, wait_for_seats
+from tests.frame_verifier import Trusted, frame_verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +75,8 @@ async def test_a_burnt_seat_goes_to_another_company_and_a_member_takes_new_keys(
         status = await client.stat(await client.open("kept", "before"))
         assert (status.columns_live, status.state) == (COLUMNS, "sealed")
         assert (await client.verify("kept", "before")).signers >= 6, "from genesis, by way of both changes"
+        proof = encode(await client.frames.prove(await client.open("kept", "before"), 3))
+        await trio.to_thread.run_sync(_check_alone, cluster, proof)
 
     export = tmp_path / "export"
     assert main(["audit", "export", "--home", str(cluster.home), "--out", str(export)]) == 0
@@ -79,6 +84,18 @@ async def test_a_burnt_seat_goes_to_another_company_and_a_member_takes_new_keys(
         report = replay(file, genesis_hash(cluster.genesis))
     assert report.operators[BURNT] == "Newcomer"
     assert not report.faults
+
+
+def _check_alone(cluster: Cluster, proof: bytes) -> None:
+    """Check a frame's proof by the program that knows genesis and what any node says of changes."""
+    verifier = frame_verifier()
+    members: dict[int, bytes] = dict(enumerate(cluster.genesis.members))
+    chain: Trusted = genesis_hash(cluster.genesis), [(0, members)]
+    with pytest.raises(verifier.REFUSALS):
+        verifier.verify(proof, (chain[0], [(0, {seat: members[seat] for seat in range(ROTATING)})]))
+    verifier.follow_changes(chain, httpx.get(f"{cluster.api_address(SeatIndex(0))}/v1/raw/members").content)
+    assert [sorted(members) for _, members in chain[1]] == [list(range(COLUMNS))] * 3
+    assert verifier.verify(proof, chain)[0] == OBJECT[3 * FRAME_PLAIN_BYTES :][:FRAME_PLAIN_BYTES]
 
 
 def _replace_the_burnt(cluster: Cluster, newcomer: Path) -> None:

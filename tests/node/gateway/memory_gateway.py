@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import trio
 from node.gateway.access_keys import AccessKey, AccessSecret, Verb
 from node.gateway.application import Application
 from node.gateway.http_server import HttpServer
+from node.gateway.rates import TenantRates
 from storage.identifiers import TenantId
 from tests.loopback_authority import loopback_context
 from tests.node.gateway.memory_store import MemoryStore
@@ -39,6 +41,7 @@ ACCESS_KEYS = {
 }
 """By name: all rights of two tenants, none left, one bucket, and one verb each."""
 START_SECONDS_MAX = 30.0
+REQUESTS_PER_SECOND = 1_000_000
 
 
 @dataclass(slots=True)
@@ -94,7 +97,7 @@ async def _serve(
     started: threading.Event,
     scopes: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]],
 ) -> None:
-    application = Application(gateway, gateway)
+    application = Application(gateway, gateway, TenantRates(REQUESTS_PER_SECOND, time.monotonic))
     plain, secure = HttpServer(application), HttpServer(application, tls=tls)
     gateway.url = f"http://127.0.0.1:{await plain.listen('127.0.0.1', 0)}"
     gateway.tls_url = f"https://127.0.0.1:{await secure.listen('127.0.0.1', 0)}"

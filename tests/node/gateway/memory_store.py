@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from node.client.upload import Source
 from node.gateway.http_server import Send
 from node.gateway.refusals import WriteFailure, WriteRefusedError
-from node.gateway.store import Bucket, Listed, Named, NewVersion, ObjectDetails, Upload, Version
+from node.gateway.store import Bucket, Listed, Named, NewVersion, ObjectDetails, ProvenFrame, Upload, Version
 from storage.buckets import NULL_VERSION, Retention, RetentionMode, Versioning, VersionLock
 from storage.identifiers import VersionId
 
@@ -172,6 +172,10 @@ class MemoryStore:
         held = memoryview(_held(object_version))[first : first + byte_count]
         for start in range(0, len(held), READ_BYTES):
             await send(held[start : start + READ_BYTES])
+
+    async def prove(self, object_version: Version, position: int) -> ProvenFrame | None:
+        held = _held(object_version)
+        return ProvenFrame(held, 1) if held and position == 0 else None
 
     def _contents(self, bucket: str) -> Contents:
         if bucket not in self.contents:

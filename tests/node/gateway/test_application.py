@@ -1,42 +1,35 @@
-"""Who may do what: requests to the application over a store in memory, signed by botocore."""
+"""The application over a store in memory, asked by requests that botocore signed: what it refuses, limits and counts.
+
+Which access key reaches what stands in test_scopes.py; what S3's tools do in tests/integration.
+"""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from node.clock import now_ms
-from node.gateway.access_keys import AccessKey, AccessSecret, Verb
+from node.gateway.access_keys import AccessKey, AccessSecret
 from node.gateway.application import Application
-from node.gateway.http_server import HttpAnswer, HttpRequest
+from node.gateway.http_server import HttpRequest
 from node.gateway.metrics import Metrics
-from node.gateway.store import Store
+from node.gateway.rates import BURST_SECONDS, TenantRates
 from storage.identifiers import TenantId
 from tests.node.gateway.memory_store import MemoryStore
 from tests.node.gateway.test_signatures import head_of
 
-MINE, THEIRS = TenantId(b"m" * 16), TenantId(b"t" * 16)
+if TYPE_CHECKING:
+    from node.gateway.http_server import HttpAnswer
+    from node.gateway.store import Store
+
 SECRET = "s" * 40
-ATTEMPTS = 400
-
-
-@dataclass
-class MemoryTenants:
-    """Implements Tenants."""
-
-    keys: dict[str, AccessKey] = field(default_factory=dict[str, AccessKey])
-    stores: dict[TenantId, MemoryStore] = field(default_factory=dict[TenantId, MemoryStore])
-
-    def access_key(self, name: str) -> AccessKey | None:
-        return self.keys.get(name)
-
-    def store(self, access_key: AccessKey) -> Store:
-        return self.stores[access_key.tenant]
+TENANTS = {"mine": TenantId(b"m" * 16), "theirs": TenantId(b"t" * 16)}
+RATE = 10
+NEVER_REACHED = 1_000_000
 
 
 @dataclass
@@ -57,91 +50,45 @@ class SmallBody:
         return memoryview(self.contents)
 
 
-def tenants_of(*access_keys: AccessKey) -> MemoryTenants:
-    return MemoryTenants(
-        keys={access_key.access_key: access_key for access_key in access_keys},
-        stores={MINE: MemoryStore(), THEIRS: MemoryStore()},
+@dataclass
+class Gateway:
+    """An application for two tenants, each with an access key of its name, and a clock that stands still."""
+
+    requests_per_second: int = NEVER_REACHED
+    now_s: float = 0.0
+    metrics: Metrics = field(default_factory=Metrics)
+    stores: dict[TenantId, MemoryStore] = field(
+        default_factory=lambda: {tenant: MemoryStore() for tenant in TENANTS.values()}
     )
 
+    def __post_init__(self) -> None:
+        rates = TenantRates(self.requests_per_second, lambda: self.now_s)
+        self.application = Application(self, self.metrics, rates)
 
-def access(
-    name: str,
-    tenant: TenantId = MINE,
-    verbs: frozenset[Verb] = frozenset(Verb),
-    buckets: frozenset[str] | None = None,
-    expires_ms: int | None = None,
-) -> AccessKey:
-    return AccessKey(
-        access_key=name,
-        secret=AccessSecret(SECRET.encode()),
-        tenant=tenant,
-        verbs=verbs,
-        buckets=buckets,
-        expires_ms=expires_ms,
-    )
+    def access_key(self, name: str) -> AccessKey | None:
+        tenant = TENANTS.get(name)
+        secret = AccessSecret(SECRET.encode())
+        return None if tenant is None else AccessKey(access_key=name, secret=secret, tenant=tenant)
 
+    def store(self, access_key: AccessKey) -> Store:
+        return self.stores[access_key.tenant]
 
-async def asked(
-    tenants: MemoryTenants,
-    method: str,
-    path: str,
-    access_key: str = "mine",
-    body: bytes = b"",
-    *,
-    headers: dict[str, str] | None = None,
-) -> HttpAnswer:
-    request = AWSRequest(method=method, url=f"http://127.0.0.1:9000{path}", headers=headers or {}, data=body)
-    S3SigV4Auth(Credentials(access_key, SECRET), "s3", "grand-est").add_auth(request)
-    head = head_of(request)
-    application = Application(tenants, Metrics())
-    return await application.answer(
-        HttpRequest(head=head, request_id="R", peer="p", is_secure=False, body=SmallBody(body))
-    )
+    async def asked(
+        self, method: str, path: str, name: str = "mine", body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> HttpAnswer:
+        request = AWSRequest(method=method, url=f"http://127.0.0.1:9000{path}", headers=headers or {}, data=body)
+        S3SigV4Auth(Credentials(name, SECRET), "s3", "grand-est").add_auth(request)
+        sent = HttpRequest(head=head_of(request), request_id="R", peer="p", is_secure=False, body=SmallBody(body))
+        return await self.application.answer(sent)
 
 
-async def test_a_tenant_sees_nothing_of_another_one() -> None:
-    tenants = tenants_of(access("mine"), access("theirs", THEIRS))
-    for name in ("mine", "theirs"):
-        assert (await asked(tenants, "PUT", "/same-name", name)).status == 200
-        assert (await asked(tenants, "PUT", "/same-name/key", name, name.encode())).status == 200
-    assert (await asked(tenants, "PUT", "/only-theirs", "theirs")).status == 200
-    choice = random.Random(5)
-    for _ in range(ATTEMPTS):
-        method = choice.choice(["GET", "HEAD", "DELETE", "POST"])
-        path = "/only-theirs" + choice.choice(["", "/", "/key", "/../same-name/key", "?acl", "?policy", "/key?acl"])
-        assert (await asked(tenants, method, path)).status in {400, 403, 404, 405, 411, 501}
-    assert b"only-theirs" not in (await asked(tenants, "GET", "/")).body
-    assert list(tenants.stores[THEIRS].contents) == ["same-name", "only-theirs"]
-    copied = await asked(tenants, "PUT", "/same-name/copy", headers={"x-amz-copy-source": "/only-theirs/key"})
-    assert copied.status == 404
-
-
-async def test_an_access_key_does_what_its_scope_says_and_nothing_else() -> None:
-    tenants = tenants_of(
-        access("mine"),
-        access("reader", verbs=frozenset({Verb.READ, Verb.LIST}), buckets=frozenset({"b-one"})),
-        access("gone", expires_ms=now_ms() - 1),
-    )
-    for bucket in ("b-one", "b-two"):
-        await asked(tenants, "PUT", f"/{bucket}")
-        await asked(tenants, "PUT", f"/{bucket}/k", body=b"x")
-    assert (await asked(tenants, "GET", "/b-one/k", "reader")).status == 200
-    for method, path in (("PUT", "/b-one/k"), ("DELETE", "/b-one/k"), ("DELETE", "/b-one"), ("PUT", "/b-three")):
-        assert (await asked(tenants, method, path, "reader")).status == 403
-    assert (await asked(tenants, "GET", "/b-two/k", "reader")).status == 403
-    listed = await asked(tenants, "GET", "/", "reader")
-    assert b"b-one" in listed.body
-    assert b"b-two" not in listed.body
-    assert (await asked(tenants, "GET", "/b-one/k", "gone")).status == 403
-
-
-async def test_a_copy_cannot_leave_the_scope_of_its_key() -> None:
-    tenants = tenants_of(access("mine"), access("one", buckets=frozenset({"b-one"})))
-    for bucket in ("b-one", "b-two"):
-        await asked(tenants, "PUT", f"/{bucket}")
-        await asked(tenants, "PUT", f"/{bucket}/k", body=b"x")
-    copied = await asked(tenants, "PUT", "/b-one/stolen", "one", headers={"x-amz-copy-source": "/b-two/k"})
-    assert copied.status == 403
+async def test_two_tenants_have_buckets_of_one_name() -> None:
+    gateway = Gateway()
+    for name in TENANTS:
+        assert (await gateway.asked("PUT", "/same-name", name)).status == 200
+        assert (await gateway.asked("PUT", "/same-name/k", name, name.encode())).status == 200
+    assert (await gateway.asked("DELETE", "/same-name/k", "theirs")).status == 204
+    assert list(gateway.stores[TENANTS["mine"]].contents["same-name"].versions) == ["k"]
 
 
 @pytest.mark.parametrize(
@@ -151,60 +98,63 @@ async def test_a_copy_cannot_leave_the_scope_of_its_key() -> None:
         ("PUT", "/b-one?website", {}),
         ("PUT", "/b-one?encryption", {}),
         ("GET", "/b-one/k?torrent", {}),
+        ("PUT", "/b-one/k?proof", {}),
         ("PUT", "/b-one/k", {"x-amz-server-side-encryption": "AES256"}),
         ("PUT", "/b-one/k", {"x-amz-storage-class": "GLACIER"}),
         ("PUT", "/b-one/k", {"x-amz-acl": "public-read"}),
     ],
 )
 async def test_what_is_not_supported_is_never_a_false_success(method: str, path: str, headers: dict[str, str]) -> None:
-    tenants = tenants_of(access("mine"))
-    await asked(tenants, "PUT", "/b-one")
-    assert (await asked(tenants, method, path, headers=headers)).status == 501
-    assert list(tenants.stores[MINE].contents["b-one"].versions) == []
+    gateway = Gateway()
+    await gateway.asked("PUT", "/b-one")
+    assert (await gateway.asked(method, path, headers=headers)).status == 501
+    assert list(gateway.stores[TENANTS["mine"]].contents["b-one"].versions) == []
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<Delete><Object><Key>a</Key></Object>",
-        b'<!DOCTYPE d [<!ENTITY a "aaaa">]><Delete><Object><Key>&a;</Key></Object></Delete>',
-        b'<!DOCTYPE d SYSTEM "file:///etc/passwd"><Delete/>',
-        b"<Delete></Delete>",
-        b"<Other/>",
-        b"\xff\xfe",
-        b"<a>" * 1_000,
-    ],
-)
-async def test_hostile_documents_are_malformed(body: bytes) -> None:
-    tenants = tenants_of(access("mine"))
-    await asked(tenants, "PUT", "/b-one")
-    answer = await asked(tenants, "POST", "/b-one?delete", body=body)
-    assert answer.status == 400
-    assert b"MalformedXML" in answer.body
+async def test_a_tenant_that_asks_too_much_is_told_to_slow_down_and_no_other() -> None:
+    gateway = Gateway(requests_per_second=RATE)
+    burst = round(RATE * BURST_SECONDS)
+    answered = [await gateway.asked("PUT", f"/bucket-{number}") for number in range(burst + 5)]
+    assert [answer.status for answer in answered] == [200] * burst + [503] * 5
+    assert b"<Code>SlowDown</Code><Message>More than 10 requests a second" in answered[-1].body
+    assert ("Retry-After", "2") in answered[-1].headers
+    assert len(gateway.stores[TENANTS["mine"]].contents) == burst
+    assert (await gateway.asked("PUT", "/bucket", "theirs")).status == 200
 
 
-async def test_a_policy_takes_back_what_a_key_allows() -> None:
-    tenants = tenants_of(access("mine"))
-    await asked(tenants, "PUT", "/b-one")
-    await asked(tenants, "PUT", "/b-one/secret/k", body=b"x")
-    policy = (
-        b'{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "s3:Get*",'
-        b' "Resource": "arn:aws:s3:::b-one/secret/*"}]}'
-    )
-    assert (await asked(tenants, "PUT", "/b-one?policy", body=policy)).status == 204
-    assert (await asked(tenants, "GET", "/b-one/secret/k")).status == 403
-    assert (await asked(tenants, "PUT", "/b-one/secret/k", body=b"y")).status == 200
-    for action, method, path in (
-        ("s3:PutObject", "POST", "/b-one/secret/k?uploads"),
-        ("s3:PutObject", "PUT", "/b-one/secret/k"),
-        ("s3:DeleteObject", "DELETE", "/b-one/secret/k"),
-        ("s3:GetObject", "HEAD", "/b-one/secret/k"),
-    ):
-        denied = policy.replace(b"s3:Get*", action.encode())
-        assert (await asked(tenants, "PUT", "/b-one?policy", body=denied)).status == 204
-        assert (await asked(tenants, method, path)).status == 403
-    names = b"<Delete><Object><Key>secret/k</Key></Object></Delete>"
-    await asked(tenants, "PUT", "/b-one?policy", body=policy.replace(b"s3:Get*", b"s3:DeleteObject"))
-    assert b"AccessDenied" in (await asked(tenants, "POST", "/b-one?delete", body=names)).body
-    assert (await asked(tenants, "DELETE", "/b-one?policy")).status == 204
-    assert (await asked(tenants, "GET", "/b-one/secret/k")).status == 200
+async def test_who_slowed_down_is_served_at_its_rate_again() -> None:
+    gateway = Gateway(requests_per_second=RATE)
+    while (await gateway.asked("GET", "/")).status == 200:
+        pass
+    for _ in range(3):
+        gateway.now_s += 0.5
+        assert [(await gateway.asked("GET", "/")).status for _ in range(6)] == [*[200] * 5, 503]
+    gateway.now_s += 3_600.0
+    assert sum([(await gateway.asked("GET", "/")).status == 200 for _ in range(100)]) == round(RATE * BURST_SECONDS)
+
+
+async def test_whoever_knows_no_secret_uses_up_nobodys_rate() -> None:
+    gateway = Gateway(requests_per_second=RATE)
+    for _ in range(100):
+        assert (await gateway.asked("GET", "/", "nobody")).status == 403
+    assert (await gateway.asked("GET", "/")).status == 200
+
+
+async def test_answers_are_counted_by_operation_tenant_and_status() -> None:
+    gateway = Gateway()
+    for path in ("/b-one", "/b-one/k", "/b-one/k"):
+        await gateway.asked("PUT", path)
+    await gateway.asked("GET", "/b-one/k")
+    await gateway.asked("GET", "/b-one/never")
+    await gateway.asked("GET", "/b-one/k", "theirs")
+    await gateway.asked("GET", "/b-one/k", 'nobody"}\n')
+    answers = [line for line in gateway.metrics.text().splitlines() if line.startswith("grandest_s3_answers_total")]
+    mine, theirs = (tenant.hex()[:16] for tenant in TENANTS.values())
+    assert answers == [
+        f'grandest_s3_answers_total{{operation="CreateBucket",tenant="{mine}",status="200"}} 1',
+        'grandest_s3_answers_total{operation="GetObject",tenant="",status="400"} 1',
+        f'grandest_s3_answers_total{{operation="GetObject",tenant="{mine}",status="200"}} 1',
+        f'grandest_s3_answers_total{{operation="GetObject",tenant="{mine}",status="404"}} 1',
+        f'grandest_s3_answers_total{{operation="GetObject",tenant="{theirs}",status="404"}} 1',
+        f'grandest_s3_answers_total{{operation="PutObject",tenant="{mine}",status="200"}} 2',
+    ]
