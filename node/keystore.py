@@ -105,15 +105,8 @@ def write_keystore(
         memory_bytes=memory_bytes,
         sealed=bytes(box.encrypt(plain)),
     )
-    fresh = path.with_name(path.name + ".new")
     try:
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(kept))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_private(path, encode(kept))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error.strerror})") from error
 
@@ -152,6 +145,18 @@ def read_private(path: Path, bytes_max: int) -> bytes:
     if len(contents) > bytes_max:
         raise ConfigurationError(f"{path} has more than {bytes_max} bytes")
     return contents
+
+
+def write_private(path: Path, contents: bytes) -> None:
+    """Write a file that nobody else may read, in place of the one that is there, durably; raises OSError."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _box(passphrase: bytes, salt: bytes, operations: int, memory_bytes: int) -> SecretBox:

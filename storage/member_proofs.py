@@ -71,6 +71,19 @@ def proven_schedule(
     Raises:
         RejectionError: BAD_PROOF, and what check_state_proof gives.
     """
+    return _followed(genesis, proofs, check)[0]
+
+
+def proven_seats(
+    genesis: Genesis, proofs: Iterable[StateProof], check: SignatureCheck = check_signature
+) -> tuple[SeatState, ...]:
+    """Return every seat that ever was, by number, as the last change has left it; arguments as of proven_schedule()."""
+    return _followed(genesis, proofs, check)[1]
+
+
+def _followed(
+    genesis: Genesis, proofs: Iterable[StateProof], check: SignatureCheck
+) -> tuple[MemberSchedule, tuple[SeatState, ...]]:
     sets = [genesis_members(genesis)]
     seats = tuple(
         SeatState(signing_key=signing_key, seat=seat, opened=Height(0), joined=Height(0), closed=None)
@@ -85,4 +98,4 @@ def proven_schedule(
             raise RejectionError(RejectionReason.BAD_PROOF, f"a change of height {scheduled.effective} out of place")
         seats = seats_after(seats, scheduled.change, scheduled.effective)
         sets.append(members_of(sets[0].genesis_hash, seats, scheduled.effective))
-    return MemberSchedule(members=tuple(sets), parameters=genesis.parameters)
+    return MemberSchedule(members=tuple(sets), parameters=genesis.parameters), seats

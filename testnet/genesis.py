@@ -36,6 +36,7 @@ from node.client.home import write_client_home
 from node.clock import now_ms
 from node.errors import ConfigurationError
 from node.gateway.home import TENANTS_FOLDER, new_access_key, write_access_keys
+from node.gateway.own_key import OWN_FOLDER, make_own_key
 from node.gateway_process import GATEWAY_FOLDER, SETTINGS_FILE
 from node.keys import SEED_BYTES, OperatorKeys, create_keys, write_key
 from node.network.certificates import make_certificate
@@ -274,7 +275,7 @@ def _write_tenant(home: Path, genesis: bytes, keys: TenantKeys) -> None:
 
 
 def write_gateways(seat_homes: Sequence[Path], addresses: Sequence[Address], genesis: bytes, keys: TenantKeys) -> None:
-    """Write the homes of gateways beside the nodes; all know the demo tenant by one access key."""
+    """Write the homes of gateways beside the nodes: the demo tenant has one access key at all, each has its own key."""
     access_key = new_access_key()
     for seat_home, address, signing_key in zip(seat_homes, addresses, keys.gateways, strict=True):
         folder = seat_home / GATEWAY_FOLDER
@@ -289,3 +290,4 @@ def write_gateways(seat_homes: Sequence[Path], addresses: Sequence[Address], gen
             genesis=genesis,
         )
         write_access_keys(tenant_home, (access_key,))
+        make_own_key(folder / OWN_FOLDER, seat_home / "genesis", f"http://{address.host}:{address.api_port}")

@@ -6,7 +6,6 @@ An owner's folder holds `keystore` (all secrets, under a passphrase), `genesis`,
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,11 +33,13 @@ from node.client.tenant_chain import HttpTenantChain
 from node.config import load_config
 from node.errors import ConfigurationError, NotFoundError
 from node.escrow import hand_over, read_shares, recover_keys
-from node.keystore import KEYSTORE_FILE, OwnerSecrets, read_keystore, read_private, write_keystore
+from node.gateway.own_key import read_own_key
+from node.keystore import KEYSTORE_FILE, OwnerSecrets, read_keystore, write_keystore, write_private
 from node.network.certificates import make_certificate
 from node.nurseries import open_plain_nursery
 from storage.genesis import storage_genesis
 from storage.identifiers import SeatIndex, TenantId, VersionId
+from storage.member_proofs import decode_change_proof, proven_seats
 from storage.records import record_address
 from storage.tenant_changes import ApproveRecovery, TenantRecord
 from storage.tenant_records import MasterKeys
@@ -56,17 +57,9 @@ if TYPE_CHECKING:
 
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 ACCESS_KEYS_FILE: Final = "access-keys"
-IDENTITY_FILE: Final = "identity"
 NEW_SECRET_BYTES: Final = 32
 ACCEPTED_SECONDS: Final = 2.0
 """Holders look once a second whom they are to accept."""
-
-
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway shows a tenant that is to grant it: nothing of it is secret."""
-
-    public_key: str
-    certificate: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +76,16 @@ class OwnerFolder:
         """Write changed secrets durably."""
         write_keystore(self.folder / KEYSTORE_FILE, changed, self.passphrase)
 
-    @property
-    def seats(self) -> Seats:
-        """Return to whom shares are given: the seats of the genesis, which this folder pins."""
-        seats = storage_genesis(self.genesis).seats
-        network_keys = {SeatIndex(number): seat.network_key for number, seat in enumerate(seats)}
-        return Seats(network_keys, fault_budget(len(seats)).quorum)
+    async def seats(self) -> Seats:
+        """Return to whom shares are given: who sits on the seats now, each change of members proven since genesis."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            chain = HttpChain(self.nodes, self.owner_secrets.master_keys.tenant, http)
+            changes = [decode_change_proof(encoded) for encoded in await chain.member_changes()]
+        seats = proven_seats(self.genesis, changes)
+        network_keys = {
+            SeatIndex(number): seat.seat.network_key for number, seat in enumerate(seats) if seat.closed is None
+        }
+        return Seats(network_keys, fault_budget(len(network_keys)).quorum)
 
     def client_home(self) -> ClientHome:
         """Return the home of the owner's own client, which keeps nothing on disk but its spool."""
@@ -201,7 +198,7 @@ async def revoke(opened: OwnerFolder, public_key: PublicKey) -> Rewrapped:
         NotFoundError: There is no such grant; what an earlier revocation left undone is done all the same.
     """
     async with open_owner(opened) as owner:
-        was_granted = await owner.revoke(public_key, opened.seats)
+        was_granted = await owner.revoke(public_key, await opened.seats())
         after = owner.secrets
     await grant_own_client(with_secrets(opened, after))
     async with open_client(with_secrets(opened, after).client_home()) as client:
@@ -222,58 +219,25 @@ def with_secrets(opened: OwnerFolder, owner_secrets: OwnerSecrets) -> OwnerFolde
     )
 
 
-def make_identity(folder: Path, genesis: Path, node: str) -> Identity:
-    """Draw a gateway's key for one tenant; `receive` fills the folder once the tenant has granted it."""
-    if (folder / "signing").exists():
-        raise ConfigurationError(f"{folder} has a key: name another folder")
-    seed = secrets.token_bytes(NEW_SECRET_BYTES)
-    signing_key = SigningKey(seed)
-    try:
-        contents = genesis.read_bytes()
-        decode_genesis(contents)
-    except (OSError, RejectionError) as error:
-        raise ConfigurationError(f"{genesis} is no genesis ({error}); copy it from an operator") from error
-    write_client_home(
-        folder, signing_seed=seed, master_seed=bytes(32), tenant=TenantId(bytes(16)), genesis=contents, nodes=(node,)
-    )
-    (folder / "master").unlink()
-    identity = Identity(public_key=signing_key.public.hex(), certificate=make_certificate(signing_key).hex())
-    (folder / IDENTITY_FILE).write_bytes(msgspec.json.encode(identity))
-    return identity
-
-
-def read_identity(path: Path) -> tuple[PublicKey, bytes]:
-    """Read what a gateway shows; raises ConfigurationError."""
-    try:
-        identity = msgspec.json.decode(path.read_bytes(), type=Identity)
-        return PublicKey(bytes.fromhex(identity.public_key)), bytes.fromhex(identity.certificate)
-    except (OSError, msgspec.DecodeError, ValueError) as error:
-        raise ConfigurationError(f"{path} is no identity ({error}): the gateway makes one") from error
-
-
 async def receive(folder: Path, node: str) -> int:
     """Fill a gateway's folder with what tenants have sealed to its key; returns how many access keys it honours.
 
     Raises:
         ConfigurationError: No tenant has granted it with keys, or the folder has no key.
     """
-    try:
-        seed = bytes.fromhex(read_private(folder / "signing", FILE_BYTES_MAX).decode().strip())
-        genesis = decode_genesis((folder / GENESIS_FILE).read_bytes())
-    except (OSError, ValueError, RejectionError) as error:
-        raise ConfigurationError(f"{folder} is no gateway's folder ({error}): make its identity first") from error
-    signing_key = SigningKey(seed)
+    own = read_own_key(folder)
+    signing_key = own.signing_key
     async with httpx.AsyncClient(trust_env=False) as http:
         tenants = HttpTenantChain(HttpChain((node,), TenantId(bytes(16)), http))
         found = [granted for granted in await tenants.granted(signing_key.public) if granted.keys is not None]
     if not found:
         raise ConfigurationError(f"no tenant has granted {signing_key.public.hex()} with its keys yet")
     granted = found[0]
-    async with _records(genesis, signing_key, granted.tenant) as records:
+    async with _records(own.genesis, signing_key, granted.tenant) as records:
         opened = await open_grant(granted, signing_key, records)
     assert opened is not None, "looked for grants with keys"
-    _write_home_files(folder, seed, opened.master_keys, (folder / GENESIS_FILE).read_bytes(), (node,))
-    _write_private(
+    _write_home_files(folder, signing_key.seed(), opened.master_keys, (folder / GENESIS_FILE).read_bytes(), (node,))
+    write_private(
         folder / ACCESS_KEYS_FILE, json.dumps([_access_json(access_key) for access_key in opened.access_keys]).encode()
     )
     return len(opened.access_keys)
@@ -313,7 +277,7 @@ async def finish_recovery(opened: OwnerFolder) -> int:
     async with _records(opened.genesis, opened.owner_secrets.client_key, tenant) as records:
         shares = read_shares(await records.sealed(escrow.shares))
         handed: Mapping[SeatIndex, bytes] = {seat: await records.sealed(share) for seat, share in recovery.shares}
-    found = recover_keys(shares, handed, escrow.commitments, signing_key, opened.seats.threshold)
+    found = recover_keys(shares, handed, escrow.commitments, signing_key, (await opened.seats()).threshold)
     opened.save(msgspec.structs.replace(opened.owner_secrets, master_keys=found))
     return len(found.secrets)
 
@@ -359,7 +323,7 @@ def _write_home_files(
         nodes=nodes,
     )
     lines = "".join(secret.hex() + "\n" for secret in master_keys.secrets)
-    _write_private(folder / "master", lines.encode())
+    write_private(folder / "master", lines.encode())
 
 
 def _access_json(access_key: AccessKeyRecord) -> dict[str, object]:
@@ -373,20 +337,9 @@ def _access_json(access_key: AccessKeyRecord) -> dict[str, object]:
     return found
 
 
-def _write_private(path: Path, contents: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
 def write_credentials(path: Path, access_key: AccessKeyRecord) -> None:
     """Write an access key as S3 tools read it, into a new file that nobody else may read."""
     if path.exists():
         raise ConfigurationError(f"{path} exists: name another file")
     text = f"[default]\naws_access_key_id = {access_key.access_key}\naws_secret_access_key = {access_key.secret_key}\n"
-    _write_private(path, text.encode())
+    write_private(path, text.encode())

@@ -104,9 +104,7 @@ def _add_owner(actions: Commands) -> None:
 
 
 def _add_gateways(actions: Commands) -> None:
-    identity = add_action(
-        actions, "identity", "draw a gateway's key for one tenant; the tenant grants it", make_identity
-    )
+    identity = add_action(actions, "identity", "draw a gateway's key, by which tenants grant it", make_identity)
     identity.add_argument("folder", type=Path, metavar="FOLDER")
     identity.add_argument("--genesis", type=Path, metavar="FILE", required=True)
     add_node(identity)
@@ -270,15 +268,15 @@ def set_escrow(arguments: Namespace) -> int:
 
     opened = opened_folder(arguments)
 
-    async def change() -> int:
+    async def change() -> tuple[int, str]:
         async with open_owner(opened) as owner:
-            commit = await (owner.leave_escrow() if arguments.leave else owner.escrow(opened.seats))
-            return commit.height
+            if arguments.leave:
+                return (await owner.leave_escrow()).height, "erased"
+            seats = await opened.seats()
+            height = (await owner.escrow(seats)).height
+            return height, f"any {seats.threshold} of {len(seats.network_keys)} open them"
 
-    height = run_work(change())
-    state = (
-        "erased" if arguments.leave else f"any {opened.seats.threshold} of {len(opened.seats.network_keys)} open them"
-    )
+    height, state = run_work(change())
     answer = {"escrow": not arguments.leave, "height": height}
     print_result(arguments, answer, f"keys in escrow since height {height}: {state}")
     return ExitCode.DONE
@@ -286,18 +284,19 @@ def set_escrow(arguments: Namespace) -> int:
 
 def make_identity(arguments: Namespace) -> int:
     """Draw a gateway's key."""
-    from node.cli import tenant_work
+    from node.gateway.own_key import IDENTITY_FILE, make_own_key
 
-    identity = tenant_work.make_identity(arguments.folder, arguments.genesis, arguments.node)
-    path = arguments.folder / tenant_work.IDENTITY_FILE
+    identity = make_own_key(arguments.folder, arguments.genesis, arguments.node)
+    path = arguments.folder / IDENTITY_FILE
     answer = {"public_key": identity.public_key, "identity": str(path)}
-    print_result(arguments, answer, f"key {identity.public_key}: give {path} to the tenant")
+    print_result(arguments, answer, f"key {identity.public_key}: give {path} to tenants")
     return ExitCode.DONE
 
 
 def grant_gateway(arguments: Namespace) -> int:
     """Grant a gateway."""
-    from node.cli.tenant_work import open_owner, read_identity
+    from node.cli.tenant_work import open_owner
+    from node.gateway.own_key import read_identity
 
     opened = opened_folder(arguments)
     gateway_key, certificate = read_identity(arguments.identity)

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from node.client.upload import Source
     from storage.identifiers import SegmentId, TenantId
     from storage.state import SeatState
+    from storage.tags import MasterKey
     from storage.transactions import Body
 
 SEALED_SECONDS: Final = 5.0
@@ -140,6 +141,10 @@ class Client:
     def records(self) -> RecordReader:
         """Sealed records, fetched and opened."""
         return self._parts.records
+
+    def renew_keys(self, master_keys: Sequence[MasterKey]) -> None:
+        """Take over the tenant's master keys after a revocation: the same and later ones."""
+        self._parts.keyring.renew(master_keys)
 
     async def entry(self, place: ListingPlace) -> EntryView | None:
         """Return the current version or marker of a name; asked together with what others ask now."""

@@ -64,6 +64,12 @@ class Keyring:
         """Show nothing."""
         return "Keyring(redacted)"
 
+    def renew(self, master_keys: Sequence[MasterKey]) -> None:
+        """Take over the master keys of now: the same and later ones; what is sealed from now on is under the last."""
+        assert master_keys, "a tenant has a master key"
+        self._master_keys = tuple(master_keys)
+        self._buckets.clear()
+
     def bucket(self, tag: BucketTag) -> BucketKeys:
         """Return the keys under which a bucket's records are sealed now, by its tag alone."""
         return self._all(tag)[-1]

@@ -3,7 +3,8 @@
     run(home)
       read_gateway_home               settings, tenants, access keys; says plainly what forbids starting
       one nursery:
-        per tenant:
+        GrantFollower.run             tenants that have granted the gateway's own key come and go (grants.py)
+        per tenant (tenant_task.py):
           open_client                 links to all holders, transactions, records (node/client)
           Follower.run                the index follows the ledger (follower.py, index.py)
           Fence.run                   what reads wait for (fence.py)
@@ -24,42 +25,28 @@ import ssl
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import trio
 
-from consensus.quorum import fault_budget
-from node.client.client import client_over
-from node.client.http_chain import HttpChain
-from node.client.seats import all_seats
-from node.client.shard_links import dialler
 from node.config import LogFormat, LogLevel
 from node.errors import ConfigurationError
 from node.gateway.application import Application
-from node.gateway.chain_store import ChainStore
-from node.gateway.fence import Fence
-from node.gateway.follower import Follower
-from node.gateway.home import INDEX_FOLDER, OUTBOX_FOLDER, PRIVATE_KEY_FILE, read_gateway_home
+from node.gateway.home import OUTBOX_FOLDER, PRIVATE_KEY_FILE, read_gateway_home
 from node.gateway.http_server import HttpServer
-from node.gateway.index import Index
-from node.gateway.lifecycle import run_lifecycle
 from node.gateway.metrics import Metrics, serve_metrics
 from node.gateway.notifications import Outbox
 from node.gateway.rates import TenantRates
+from node.gateway.tenant_task import Around, ServedTenants, follow_grants, serve_tenant
 from node.nurseries import first_expected
 from node.telemetry import set_up_log
-from storage.identifiers import COLUMNS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from node.gateway.access_keys import AccessKey
-    from node.gateway.home import GatewayHome, ServedTenant
-    from node.gateway.store import Store
-    from storage.identifiers import TenantId
+    from node.gateway.home import GatewayHome
 
 LOGGER: Final = logging.getLogger(__name__)
 NODES_MAX: Final = httpx.Limits(max_connections=64, max_keepalive_connections=32)
@@ -82,33 +69,12 @@ def run(home: Path, nodes: tuple[str, ...] = (), *, wait_for_end: Callable[[], N
     read = read_gateway_home(home, nodes)
     set_up_log(LogLevel.INFO, LogFormat.TEXT)
     try:
-        trio.run(_run, read, wait_for_end)
+        trio.run(_run, read, nodes, wait_for_end)
     except BaseExceptionGroup as group:
         raise first_expected(group) from group
 
 
-class ServedTenants:
-    """Implements Tenants."""
-
-    def __init__(self) -> None:
-        self._access_keys: dict[str, AccessKey] = {}
-        self._stores: dict[TenantId, Store] = {}
-
-    def add(self, tenant: ServedTenant, store: Store) -> None:
-        """Serve a tenant."""
-        self._stores[tenant.client_home.tenant] = store
-        self._access_keys |= {access_key.access_key: access_key for access_key in tenant.access_keys}
-
-    def access_key(self, name: str) -> AccessKey | None:
-        """Return an access key by its name."""
-        return self._access_keys.get(name)
-
-    def store(self, access_key: AccessKey) -> Store:
-        """Return the store of an access key's tenant."""
-        return self._stores[access_key.tenant]
-
-
-async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> None:
+async def _run(home: GatewayHome, nodes: tuple[str, ...], wait_for_end: Callable[[], None] | None) -> None:
     tenants, metrics = ServedTenants(), Metrics()
     rates = TenantRates(home.settings.requests_per_second, time.monotonic)
     server = HttpServer(Application(tenants, metrics, rates), tls=_tls(home))
@@ -117,9 +83,8 @@ async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> No
     except OSError as error:
         detail = f"S3 port {home.settings.host}:{home.settings.port} cannot be used: {error}"
         raise ConfigurationError(detail) from error
-    # What tasks use is closed after they have ended: stores and HTTP outside the nursery, the clients inside.
-    async with AsyncExitStack() as kept, trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        stack.callback(nursery.cancel_scope.cancel)
+    # What tasks use is closed after they have ended.
+    async with AsyncExitStack() as kept, trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, server, nursery.cancel_scope)
         if wait_for_end is not None:
             nursery.start_soon(_end_with, wait_for_end, nursery.cancel_scope)
@@ -127,46 +92,16 @@ async def _run(home: GatewayHome, wait_for_end: Callable[[], None] | None) -> No
         outbox = await trio.to_thread.run_sync(Outbox, home.folder / OUTBOX_FOLDER, http)
         kept.callback(outbox.close)
         nursery.start_soon(outbox.run)
-        around = _Around(http=http, outbox=outbox, nursery=nursery, stack=stack, kept=kept)
+        around = Around(home=home, http=http, outbox=outbox, tenants=tenants)
         for tenant in home.tenants:
-            tenants.add(tenant, await _open_tenant(home, tenant, around))
+            await nursery.start(serve_tenant, around, tenant.client_home, tenant.access_keys)
+        if home.own is not None:
+            nursery.start_soon(follow_grants, around, home.own, nodes)
         if home.settings.metrics_port:
             nursery.start_soon(serve_metrics, metrics, home.settings.host, home.settings.metrics_port)
         LOGGER.info("S3 of %d tenants on %s:%d", len(home.tenants), home.settings.host, port)
         await server.serve()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Around:
-    """What all tenants share."""
-
-    http: httpx.AsyncClient
-    outbox: Outbox
-    nursery: trio.Nursery
-    stack: AsyncExitStack
-    kept: AsyncExitStack
-
-
-async def _open_tenant(home: GatewayHome, tenant: ServedTenant, around: _Around) -> Store:
-    nursery, stack = around.nursery, around.stack
-    client_home = tenant.client_home
-    chain = HttpChain(client_home.nodes, client_home.tenant, around.http)
-    seats = await all_seats(client_home, around.http)
-    connect = dialler([seat.seat for seat in seats], client_home.signing_key, nursery)
-    client = await stack.enter_async_context(client_over(client_home, chain, connect, seats))
-    directory = home.folder / INDEX_FOLDER / client_home.tenant.hex()
-    index = await trio.to_thread.run_sync(Index, directory)
-    around.kept.callback(index.close)
-    store = ChainStore(client, index, home.settings.mode)
-    follower = Follower(client, chain, index, store.forget)
-    open_seats = sum(seat.closed is None for seat in seats)
-    quorum = fault_budget(min(open_seats, COLUMNS_MAX)).quorum
-    fence = Fence(client.pool, quorum, follower)
-    store.attach(follower, fence, around.outbox)
-    for task in (follower.run, fence.run, store.run):
-        nursery.start_soon(task)
-    nursery.start_soon(run_lifecycle, store)
-    return store
+        nursery.cancel_scope.cancel()
 
 
 def _tls(home: GatewayHome) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
     gateway.toml              settings, below
     tenants/NAME/             a client's home (node/client/home.py) of each tenant that has granted this gateway, and
     tenants/NAME/access-keys  its S3 access keys, JSON (mode 0600)
+    own/                      the gateway's own key (own_key.py): tenants that grant it are served as the chain says
     index/                    plaintext indexes, made again when they are gone
     outbox/                   events that webhooks have not taken yet
     certificate, key          PEM, for TLS; without them plain HTTP
@@ -21,15 +22,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from node.client.home import read_client_home
+from node.client.home import ClientHome, read_client_home
 from node.errors import ConfigurationError
 from node.gateway.access_keys import SECRET_BYTES_MAX, AccessKey, AccessSecret, Verb
+from node.gateway.own_key import OWN_FOLDER, read_own_key
 from node.gateway.rates import REQUESTS_PER_SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from node.client.home import ClientHome
+    from node.client.granted import Granted
+    from node.gateway.own_key import OwnKey
     from storage.identifiers import TenantId
 
 SETTINGS_FILE: Final = "gateway.toml"
@@ -86,6 +89,7 @@ class GatewayHome:
     folder: Path
     settings: GatewaySettings
     tenants: tuple[ServedTenant, ...]
+    own: OwnKey | None
 
     @property
     def certificate(self) -> Path | None:
@@ -105,17 +109,48 @@ def read_gateway_home(folder: Path, nodes: tuple[str, ...] = ()) -> GatewayHome:
         ConfigurationError: What is absent or malformed, and what to do.
     """
     settings = _read_settings(folder / SETTINGS_FILE)
+    own = read_own_key(folder / OWN_FOLDER) if (folder / OWN_FOLDER).is_dir() else None
     tenants = folder / TENANTS_FOLDER
-    if not tenants.is_dir():
-        raise ConfigurationError(f"{tenants} is missing: it holds the home of each tenant that granted this gateway")
-    names = sorted(path.name for path in tenants.iterdir() if path.is_dir())
-    if not 1 <= len(names) <= TENANTS_MAX:
-        raise ConfigurationError(f"{tenants} holds {len(names)} tenants; 1 to {TENANTS_MAX} can be served")
+    names = sorted(path.name for path in tenants.iterdir() if path.is_dir()) if tenants.is_dir() else []
+    if not names and own is None:
+        wanted = f"a tenant's home in {TENANTS_FOLDER}/, or a key: grandest tenant identity {folder / OWN_FOLDER}"
+        raise ConfigurationError(f"{folder} serves nobody; it needs {wanted}")
+    if len(names) > TENANTS_MAX:
+        raise ConfigurationError(f"{tenants} holds {len(names)} tenants; at most {TENANTS_MAX} can be served")
     served = tuple(_read_tenant(tenants / name, nodes) for name in names)
     known = [access_key.access_key for tenant in served for access_key in tenant.access_keys]
     if len(set(known)) != len(known):
         raise ConfigurationError(f"{tenants}: one access key belongs to two tenants")
-    return GatewayHome(folder=folder, settings=settings, tenants=served)
+    return GatewayHome(folder=folder, settings=settings, tenants=served, own=own)
+
+
+def granted_home(own: OwnKey, granted: Granted, nodes: tuple[str, ...]) -> ClientHome:
+    """Return the client's home of a tenant that has granted a gateway's own key; its keys are on no disk."""
+    tenant = granted.master_keys.tenant
+    return ClientHome(
+        folder=own.folder / tenant.hex(),
+        signing_key=own.signing_key,
+        master_keys=granted.master_keys.keys(),
+        tenant=tenant,
+        genesis=own.genesis,
+        nodes=(*nodes, *(node for node in own.nodes if node not in nodes)),
+    )
+
+
+def granted_access_keys(granted: Granted) -> tuple[AccessKey, ...]:
+    """Return a tenant's access keys as a gateway knows them."""
+    return tuple(
+        AccessKey(
+            access_key=found.access_key,
+            secret=AccessSecret(found.secret_key.encode()),
+            tenant=granted.master_keys.tenant,
+            verbs=frozenset(Verb) if found.verbs is None else frozenset(Verb(verb.value) for verb in found.verbs),
+            buckets=None if found.buckets is None else frozenset(found.buckets),
+            expires_ms=found.expires_ms,
+        )
+        for found in granted.access_keys
+        if found.access_key.isascii() and len(found.secret_key.encode()) <= SECRET_BYTES_MAX
+    )
 
 
 def new_access_key() -> StoredAccessKey:
