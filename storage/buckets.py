@@ -9,7 +9,7 @@ suspended, of which a name has at most one.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -112,6 +112,13 @@ class DeleteBucket(Record, tag=7):
 
     tenant: Annotated[TenantId, TENANT]
     bucket_tag: Annotated[BucketTag, TAG]
+
+
+class Governance(Enum):
+    """Whether retentions in governance mode are obeyed, or bypassed as who administers a bucket may."""
+
+    OBEYED = False
+    BYPASSED = True
 
 
 class NewRetention(Record, tag=0):

@@ -168,7 +168,7 @@ def _change_record(batch: Batch, place: ObjectName, state: EntryState, change: R
     if change.old_address == state.tags_address:
         changed = replace(state, tags_address=change.new_address)
     elif change.old_address == state.record_address:
-        check_free(state, batch.moment.time_ms, bypass_governance=False)
+        check_free(state, batch.moment.time_ms)
         changed = replace(state, record_address=change.new_address)
     else:
         raise FailedTransactionError(FailureReason.VERSION_CHANGED)

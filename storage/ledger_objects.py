@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consensus.identifiers import Milliseconds
-from storage.buckets import DAY_MS, NULL_VERSION, EntryKind, Retention, Versioning, VersionLock
+from storage.buckets import DAY_MS, NULL_VERSION, EntryKind, Governance, Retention, Versioning, VersionLock
 from storage.ledger_batch import Batch
 from storage.ledger_buckets import make_buckets
 from storage.ledger_segments import Brought, check_extent, new_segments, placed_extents
@@ -141,7 +141,7 @@ def _put_null(batch: Batch, place: ObjectName, state: EntryState) -> None:
     """Write the null version above all others, in place of the one that there is."""
     replaced = find_version(batch.overlay, place, NULL_VERSION)
     if replaced is not None:
-        check_free(replaced, batch.moment.time_ms, bypass_governance=False)
+        check_free(replaced, batch.moment.time_ms)
         batch.give_up(place.bucket_tag, replaced)
         remove_version(batch.overlay, place, replaced)
     push_version(batch.overlay, place, state, read_current(batch.overlay, place))
@@ -155,14 +155,14 @@ def delete_entries(
     failed = list[FailedEntry]()
     for index, name in enumerate(body.entries):
         try:
-            _delete(batch, name, bypass_governance=body.bypass_governance)
+            _delete(batch, name, Governance(body.bypass_governance))
         except FailedTransactionError as error:
             failed.append(FailedEntry(index=index, reason=error.reason))
     batch.settle()
     return tuple(failed)
 
 
-def _delete(batch: Batch, name: EntryName, *, bypass_governance: bool) -> None:
+def _delete(batch: Batch, name: EntryName, governance: Governance) -> None:
     place = ObjectName(batch.tenant, name.bucket_tag, name.name_tag)
     bucket = batch.bucket(name.bucket_tag)
     if name.version_id is None and bucket.versioning is not Versioning.OFF:
@@ -174,6 +174,6 @@ def _delete(batch: Batch, name: EntryName, *, bypass_governance: bool) -> None:
     if found is None:
         is_guarded = bucket.versioning is Versioning.OFF
         raise FailedTransactionError(FailureReason.VERSION_CHANGED if is_guarded else FailureReason.ENTRY_UNKNOWN)
-    check_free(found, batch.moment.time_ms, bypass_governance=bypass_governance)
+    check_free(found, batch.moment.time_ms, governance)
     batch.give_up(name.bucket_tag, found)
     remove_version(batch.overlay, place, found)

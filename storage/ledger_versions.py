@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from storage.buckets import NULL_VERSION, RetentionMode
+from storage.buckets import NULL_VERSION, Governance, RetentionMode
 from storage.outcomes import FailedTransactionError, FailureReason
 from storage.state import EntryState, ObjectName, StateOverlay, StateReader, entry_key, read_state, version_key
 
@@ -98,13 +98,15 @@ def _promote(overlay: StateOverlay, place: ObjectName, current: EntryState) -> N
     _write(overlay, place, replace(following, newer=None))
 
 
-def check_free(state: EntryState, now_ms: Milliseconds, *, bypass_governance: bool) -> None:
+def check_free(state: EntryState, now_ms: Milliseconds, governance: Governance = Governance.OBEYED) -> None:
     """Refuse to destroy or change a version that is retained (T24) by FailedTransactionError(RETAINED)."""
     if state.lock is None:
         return
     retention = running_retention(state, now_ms)
-    is_governed = retention is not None and retention.mode is RetentionMode.GOVERNANCE
-    if state.lock.legal_hold or (retention is not None and not (is_governed and bypass_governance)):
+    is_bypassed = governance is Governance.BYPASSED and retention is not None
+    if is_bypassed and retention is not None and retention.mode is RetentionMode.GOVERNANCE:
+        retention = None
+    if state.lock.legal_hold or retention is not None:
         raise FailedTransactionError(FailureReason.RETAINED)
 
 

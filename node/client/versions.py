@@ -18,7 +18,7 @@ from node.client.errors import ObjectMissingError
 from node.client.new_objects import NewObject, fresh_salt, ready_marker, ready_version
 from node.client.records import NamedRecord
 from storage.bucket_records import BucketPurpose, VersionTags, seal_tags, unseal_tags
-from storage.buckets import ChangeTags, LockChange, SetRetention, TagsChange
+from storage.buckets import ChangeTags, Governance, LockChange, SetRetention, TagsChange
 from storage.records import SEALINGS_INLINE_MAX, PartList, record_address
 from storage.sealing import RangeEnd, Sealing, SealingDomain, SealingKey, seal_range, sealed_bytes
 from storage.tags import name_tag
@@ -111,8 +111,7 @@ class Versions:
         bucket: str,
         versions: Sequence[tuple[str, VersionId | None]],
         purpose: BucketPurpose = BucketPurpose.OBJECTS,
-        *,
-        bypass_governance: bool = False,
+        governance: Governance = Governance.OBEYED,
     ) -> Commit:
         """Delete versions for good in one transaction; `failed_entries` of the answer says which were not, and why.
 
@@ -126,7 +125,7 @@ class Versions:
             EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, name), version_id=version_name)
             for name, version_name in versions
         )
-        body = DeleteEntries(tenant=self._parts.tenant, entries=entries, bypass_governance=bypass_governance)
+        body = DeleteEntries(tenant=self._parts.tenant, entries=entries, bypass_governance=governance.value)
         return await self._parts.transact(body, ())
 
     async def change_lock(self, entry: EntryView, change: NewRetention | NewHold) -> Commit:

@@ -59,6 +59,10 @@ class BodyRules:
     trailer: str | None
 
 
+UNCHUNKED: Final = frozenset({Payload.DIGEST, Payload.UNSIGNED})
+"""Bodies as they are; all others come in chunks, and may have trailers."""
+
+
 class BodyOf(Enum):
     """What the additional checksum in a head is about."""
 
@@ -75,7 +79,7 @@ def read_rules(
         S3Error: Malformed, or more than an object may have.
     """
     payload = Payload.UNSIGNED if authorization is None else authorization.payload
-    is_chunked = payload not in {Payload.DIGEST, Payload.UNSIGNED}
+    is_chunked = payload not in UNCHUNKED
     plain_bytes = _announced_bytes(head) if is_chunked else wire_bytes
     if is_chunked and plain_bytes is None:
         raise S3Error(S3Code.MISSING_CONTENT_LENGTH, "x-amz-decoded-content-length is needed")
@@ -83,7 +87,7 @@ def read_rules(
         fields = {"ProposedSize": str(plain_bytes), "MaxSizeAllowed": str(OBJECT_BYTES_MAX)}
         raise S3Error(S3Code.ENTITY_TOO_LARGE, fields=fields)
     algorithm, digest, trailer = (
-        (None, None, None) if about is BodyOf.NOTHING_TOLD else _announced_checksum(head, is_chunked=is_chunked)
+        (None, None, None) if about is BodyOf.NOTHING_TOLD else _announced_checksum(head, payload)
     )
     return BodyRules(
         payload=payload,
@@ -104,7 +108,7 @@ class ObjectBody:
         """Read from the wire by the rules of its head; the seal checks signed chunks."""
         self._reader = reader
         self._rules = rules
-        is_chunked = rules.payload not in {Payload.DIGEST, Payload.UNSIGNED}
+        is_chunked = rules.payload not in UNCHUNKED
         self._chunks = ChunkedBody(rules.payload, seal, rules.plain_bytes or 0) if is_chunked else None
         self._waiting: list[memoryview] = []
         self._waiting_bytes = 0
@@ -262,7 +266,7 @@ def _announced_md5(head: RequestHead) -> bytes | None:
     return found
 
 
-def _announced_checksum(head: RequestHead, *, is_chunked: bool) -> tuple[Algorithm | None, bytes | None, str | None]:
+def _announced_checksum(head: RequestHead, payload: Payload) -> tuple[Algorithm | None, bytes | None, str | None]:
     """Return the algorithm of the additional checksum, its value, and the trailer that tells it instead."""
     sent = [(name, text) for name, text in head.headers if name in ALGORITHM_OF_HEADER]
     if len(sent) > 1:
@@ -271,7 +275,7 @@ def _announced_checksum(head: RequestHead, *, is_chunked: bool) -> tuple[Algorit
             "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
         )
     trailer = (head.header("x-amz-trailer") or "").strip().lower() or None
-    if trailer is not None and (trailer not in ALGORITHM_OF_HEADER or not is_chunked):
+    if trailer is not None and (trailer not in ALGORITHM_OF_HEADER or payload in UNCHUNKED):
         raise S3Error(S3Code.INVALID_REQUEST, "The value specified in the x-amz-trailer header is not supported")
     if sent and trailer is not None:
         raise S3Error(S3Code.INVALID_REQUEST, "Expecting a single x-amz-checksum- header")

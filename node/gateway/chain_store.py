@@ -28,11 +28,12 @@ from node.gateway.ledger_refusals import refusal_of, removal_failure
 from node.gateway.notifications import Event, wanted_by
 from node.gateway.object_records import description_of, details_of, parts_of
 from node.gateway.refusals import WriteFailure, WriteRefusedError
-from node.gateway.store import Bucket, ObjectDetails, ProvenFrame, Version
+from node.gateway.store import Bucket, LegalHold, ObjectDetails, Place, ProvenFrame, Version
 from node.gateway.uploads import Uploads
 from storage.buckets import (
     NULL_VERSION,
     EntryKind,
+    Governance,
     NewHold,
     NewRetention,
 )
@@ -68,7 +69,7 @@ class _Removal:
     """One version to remove, as it waits for others to share a transaction with."""
 
     name: EntryName
-    bypass_governance: bool
+    governance: Governance
 
 
 class ChainStore:
@@ -161,7 +162,7 @@ class ChainStore:
         """Return the current version or marker of a name."""
         keys = self._client.versions.keys(bucket)
         opened = await self.open(ListingPlace(keys.tag, name_tag(keys.tag_key, name)))
-        return None if opened is None else await self._version(opened, is_latest=True)
+        return None if opened is None else await self._version(opened, Place.LATEST)
 
     async def object_version(self, bucket: str, name: str, object_version: VersionId) -> Version | None:
         """Return one version or marker of a name."""
@@ -172,7 +173,8 @@ class ChainStore:
             return None
         current = await self._client.entry(ListingPlace(keys.tag, tag))
         is_latest = current is not None and current.version_id == entry.version_id
-        return await self._version(await self._client.open_entry(entry), is_latest=is_latest)
+        place = Place.LATEST if is_latest else Place.OLDER
+        return await self._version(await self._client.open_entry(entry), place)
 
     async def open(self, place: ListingPlace) -> OpenObject | None:
         """Return the current version or marker of a name with its record; remembered until a block names it."""
@@ -300,7 +302,7 @@ class ChainStore:
         await self._uploads.end(bucket, upload)
 
     async def remove(
-        self, bucket: str, names: Sequence[Named], *, bypass_governance: bool = False
+        self, bucket: str, names: Sequence[Named], governance: Governance = Governance.OBEYED
     ) -> list[WriteFailure | None]:
         """Remove versions for good."""
         keys = self._client.versions.keys(bucket)
@@ -309,7 +311,7 @@ class ChainStore:
                 EntryName(bucket_tag=keys.tag, name_tag=name_tag(keys.tag_key, one.name), version_id=one.object_version)
                 for one in names
             ],
-            bypass_governance=bypass_governance,
+            governance,
         )
         for one, failure in zip(names, failures, strict=True):
             if failure is None:
@@ -317,13 +319,13 @@ class ChainStore:
         return failures
 
     async def remove_entries(
-        self, names: Sequence[EntryName], *, bypass_governance: bool = False
+        self, names: Sequence[EntryName], governance: Governance = Governance.OBEYED
     ) -> list[WriteFailure | None]:
         """Remove entries, together with what others remove now."""
         outcomes: list[WriteFailure | None] = [None] * len(names)
 
         async def remove(position: int, name: EntryName) -> None:
-            outcomes[position] = await self._removals.ask(_Removal(name, bypass_governance))
+            outcomes[position] = await self._removals.ask(_Removal(name, governance))
 
         async with trio.open_nursery(strict_exception_groups=False) as nursery:
             for position, name in enumerate(names):
@@ -332,13 +334,13 @@ class ChainStore:
 
     async def _remove_all(self, removals: Sequence[_Removal]) -> Sequence[WriteFailure | None]:
         outcomes: dict[_Removal, WriteFailure | None] = {}
-        for bypasses in (False, True):
-            some = [removal for removal in removals if removal.bypass_governance is bypasses]
+        for governance in Governance:
+            some = [removal for removal in removals if removal.governance is governance]
             if some:
                 body = DeleteEntries(
                     tenant=self._client.tenant,
                     entries=tuple(removal.name for removal in some),
-                    bypass_governance=bypasses,
+                    bypass_governance=governance.value,
                 )
                 failed = dict((await self._client.transact(body)).failed_entries)
                 for position, removal in enumerate(some):
@@ -346,14 +348,14 @@ class ChainStore:
         return [outcomes[removal] for removal in removals]
 
     async def set_retention(
-        self, bucket: str, object_version: Version, retention: Retention | None, *, bypass_governance: bool = False
+        self, bucket: str, object_version: Version, retention: Retention | None, governance: Governance
     ) -> None:
         """Change until when a version stays as it is."""
-        await self._lock(bucket, object_version, NewRetention(retention=retention, bypass_governance=bypass_governance))
+        await self._lock(bucket, object_version, NewRetention(retention=retention, bypass_governance=governance.value))
 
-    async def set_hold(self, bucket: str, object_version: Version, *, legal_hold: bool) -> None:
+    async def set_hold(self, bucket: str, object_version: Version, hold: LegalHold) -> None:
         """Set or lift a version's legal hold."""
-        await self._lock(bucket, object_version, NewHold(legal_hold=legal_hold))
+        await self._lock(bucket, object_version, NewHold(legal_hold=hold is LegalHold.ON))
 
     async def _lock(self, bucket: str, object_version: Version, change: NewRetention | NewHold) -> None:
         entry = await self._entry(bucket, object_version)
@@ -409,7 +411,7 @@ class ChainStore:
             return None
         return ProvenFrame(encode(await self._client.frames.prove(opened, position)), frames)
 
-    async def _version(self, opened: OpenObject, *, is_latest: bool) -> Version:
+    async def _version(self, opened: OpenObject, place: Place) -> Version:
         entry = opened.entry
         details = details_of(opened.record.object_record)
         if entry.tags_address is not None:
@@ -419,7 +421,7 @@ class ChainStore:
             version_id=entry.version_id,
             is_null=entry.is_null,
             is_marker=entry.kind is EntryKind.MARKER,
-            is_latest=is_latest,
+            is_latest=place is Place.LATEST,
             details=details,
             lock=entry.lock,
             proof_headers=await self._stored_headers(entry),

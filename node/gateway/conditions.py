@@ -29,15 +29,17 @@ def check_read(head: RequestHead, details: ObjectDetails, *, prefix: str = "") -
     if match is not None:
         if not matches(match, details.etag):
             raise S3Error(unmet, fields={"Condition": "If-Match"})
-    elif _is_after(details, head.header(f"{prefix}if-unmodified-since")):
-        raise S3Error(unmet, fields={"Condition": "If-Unmodified-Since"})
+    else:
+        unmodified_since = _moment(head.header(f"{prefix}if-unmodified-since"))
+        if unmodified_since is not None and _is_after(details, unmodified_since):
+            raise S3Error(unmet, fields={"Condition": "If-Unmodified-Since"})
     if none_match is not None:
         if matches(none_match, details.etag):
             raise S3Error(known, fields={"Condition": "If-None-Match"})
-    elif head.header(f"{prefix}if-modified-since") is not None and not _is_after(
-        details, head.header(f"{prefix}if-modified-since"), unreadable=True
-    ):
-        raise S3Error(known, fields={"Condition": "If-Modified-Since"})
+    else:
+        modified_since = _moment(head.header(f"{prefix}if-modified-since"))
+        if modified_since is not None and not _is_after(details, modified_since):
+            raise S3Error(known, fields={"Condition": "If-Modified-Since"})
 
 
 def write_condition(head: RequestHead, current: Version | None) -> bytes | None:
@@ -82,12 +84,14 @@ def matches(condition: str, etag: str) -> bool:
     return "*" in named or etag in named
 
 
-def _is_after(details: ObjectDetails, text: str | None, *, unreadable: bool = False) -> bool:
-    """Tell whether the object changed after a moment, in whole seconds; a date that is none of HTTP's is ignored."""
-    if text is None:
-        return False
+def _is_after(details: ObjectDetails, moment_s: float) -> bool:
+    """Tell whether the object changed after a moment, in whole seconds."""
+    return details.modified_ms // 1000 > moment_s
+
+
+def _moment(text: str | None) -> float | None:
+    """Return seconds since 1970; None without a date, or for one that is none of HTTP's: it is ignored."""
     try:
-        moment = parsedate_to_datetime(text)
+        return None if text is None else parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):  # a year of twenty digits
-        return unreadable
-    return details.modified_ms // 1000 > moment.timestamp()
+        return None

@@ -21,6 +21,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
@@ -75,6 +76,13 @@ class BodyReader(Protocol):
         ...
 
 
+class After(Enum):
+    """What becomes of a connection after an answer."""
+
+    NEXT_REQUEST = "next request"
+    CLOSED = "closed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
     """One request."""
@@ -82,7 +90,6 @@ class HttpRequest:
     head: RequestHead
     request_id: str
     peer: str
-    is_secure: bool
     body: BodyReader
 
 
@@ -170,7 +177,7 @@ class HttpServer:
         stream: trio.abc.Stream = raw
         if self._tls is not None:
             stream = trio.SSLStream(raw, self._tls, server_side=True, https_compatible=True)
-        connection = _Connection(stream, peer, self._handler, self, is_secure=self._tls is not None)
+        connection = _Connection(stream, peer, self._handler, self)
         if len(self._connections) >= self._connections_max:
             LOGGER.warning("connection of %s refused: %d are open", peer, len(self._connections))
             await trio.aclose_forcefully(stream)
@@ -196,14 +203,11 @@ class HttpServer:
 class _Connection:
     """One connection: requests one after the other."""
 
-    def __init__(
-        self, stream: trio.abc.Stream, peer: str, handler: Handler, server: HttpServer, *, is_secure: bool
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, peer: str, handler: Handler, server: HttpServer) -> None:
         self._stream = stream
         self._peer = peer
         self._handler = handler
         self._server = server
-        self._is_secure = is_secure
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._idle_scope: trio.CancelScope | None = None
 
@@ -261,37 +265,37 @@ class _Connection:
         except S3Error as error:
             await self._refuse_head(error.code.status, error.detail)
             return
-        request = HttpRequest(head=head, request_id=request_id, peer=self._peer, is_secure=self._is_secure, body=body)
+        request = HttpRequest(head=head, request_id=request_id, peer=self._peer, body=body)
         answer = await self._handler.answer(request)
-        closes = not await body.drain()
+        after = After.NEXT_REQUEST if await body.drain() else After.CLOSED
         if answer.write is not None and event.method != b"HEAD":
-            failed = await self._write_through(answer, answer.write, closes=closes)
+            failed = await self._write_through(answer, answer.write, after)
             if failed is None:
                 return
             answer = self._handler.refusal(request, failed)
-        await self._answer(event, answer, closes=closes)
+        await self._answer(event, answer, after)
 
-    async def _answer(self, event: h11.Request, answer: HttpAnswer, *, closes: bool) -> None:
-        head = self._head(answer, closes=closes)
+    async def _answer(self, event: h11.Request, answer: HttpAnswer, after: After) -> None:
+        head = self._head(answer, after)
         body = b"" if event.method == b"HEAD" or answer.status in _BODILESS else answer.body
         await self._send_all(head + body if len(body) <= SEND_BYTES else head)
         if len(body) > SEND_BYTES:
             await self._send_all(body)
         self._end_message(len(body))
 
-    def _head(self, answer: HttpAnswer, *, closes: bool) -> bytes:
+    def _head(self, answer: HttpAnswer, after: After) -> bytes:
         length = len(answer.body) if answer.content_length is None else answer.content_length
         headers = list(answer.headers)
         if answer.status not in _BODILESS:
             headers.append(("Content-Length", str(length)))
-        if closes or self._server.is_draining:
+        if after is After.CLOSED or self._server.is_draining:
             headers.append(("Connection", "close"))
         wire_headers = [(name.encode("latin-1"), _header_bytes(text)) for name, text in headers]
         reason = _REASONS.get(answer.status, b"")
         return self._protocol.send(h11.Response(status_code=answer.status, headers=wire_headers, reason=reason)) or b""
 
     async def _write_through(
-        self, answer: HttpAnswer, write: Callable[[Send], Awaitable[None]], *, closes: bool
+        self, answer: HttpAnswer, write: Callable[[Send], Awaitable[None]], after: After
     ) -> GrandestError | None:
         """Send what the writer gives; return its error when it failed before its first byte."""
         length = answer.content_length or 0
@@ -303,7 +307,7 @@ class _Connection:
             try:
                 if sent == 0:
                     first = view[:SEND_BYTES]
-                    await self._send_all(b"".join((self._head(answer, closes=closes), first)))
+                    await self._send_all(b"".join((self._head(answer, after), first)))
                     sent, view = len(first), view[len(first) :]
                 sent += len(view)
                 assert sent <= length, "more body than announced"

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from consensus.identifiers import Height
-from node.gateway.store import Listed
+from node.gateway.store import Listed, Place
 from storage.identifiers import BucketTag, NameTag, VersionId
 from storage.stores.leveldb import MIB, Durability, LevelDatabase, LevelOptions, WriteBatch
 
@@ -163,7 +163,7 @@ class Index:
         found: list[Listed] = []
         while len(found) < names_max:
             page = self.page(bucket_tag, prefix, start, PAGE_ROWS)
-            found += [listed_row(name, rows[0], is_latest=True) for name, rows in page if not rows[0].is_marker]
+            found += [listed_row(name, rows[0], Place.LATEST) for name, rows in page if not rows[0].is_marker]
             if len(page) < PAGE_ROWS:
                 break
             start = page[-1][0] + "\0"
@@ -177,7 +177,9 @@ class Index:
         while len(found) < versions_max:
             page = self.page(bucket_tag, prefix, start, PAGE_ROWS)
             for name, rows in page:
-                shown = [listed_row(name, row, is_latest=place == 0) for place, row in enumerate(rows)]
+                shown = [
+                    listed_row(name, row, Place.OLDER if older else Place.LATEST) for older, row in enumerate(rows)
+                ]
                 found += _behind(shown, behind) if name == start and behind is not None else shown
             if len(page) < PAGE_ROWS:
                 break
@@ -206,14 +208,14 @@ class Index:
             self._height = height
 
 
-def listed_row(name: str, row: VersionRow, *, is_latest: bool) -> Listed:
+def listed_row(name: str, row: VersionRow, place: Place) -> Listed:
     """Return a row as listings use it."""
     return Listed(
         name=name,
         version_id=VersionId(row.version_id),
         is_null=row.is_null,
         is_marker=row.is_marker,
-        is_latest=is_latest,
+        is_latest=place is Place.LATEST,
         plain_bytes=row.plain_bytes,
         etag=row.etag,
         modified_ms=row.modified_ms,

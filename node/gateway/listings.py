@@ -153,7 +153,7 @@ async def list_objects(call: Call) -> HttpAnswer:
     question = read_question(call)
     marker = call.head.parameter("marker") or ""
     lines = await _current(call, bucket.name, question, marker)
-    shared = _shared(call, question, lines, shown_prefix=question.prefix)
+    shared = _shared(question, lines, _owner(call), shown_prefix=question.prefix)
     next_marker = leaf("NextMarker", question.shown(lines.last)) if lines.is_truncated and question.delimiter else ""
     return xml_answer(
         document(
@@ -168,9 +168,8 @@ async def list_objects_v2(call: Call) -> HttpAnswer:
     question = read_question(call)
     token, after = call.head.parameter("continuation-token"), call.head.parameter("start-after") or ""
     behind = after if token is None else _read_token(token)
-    lines = await _current(call, bucket.name, question, behind, has_owner=call.head.parameter("fetch-owner") == "true")
-    has_owner = call.head.parameter("fetch-owner") == "true"
-    shared = _shared(call, question, lines, has_owner=has_owner)
+    lines = await _current(call, bucket.name, question, behind)
+    shared = _shared(question, lines, _owner(call) if call.head.parameter("fetch-owner") == "true" else "")
     pieces = [leaf("Name", bucket.name), leaf("KeyCount", lines.count)]
     if token is not None:
         pieces.append(leaf("ContinuationToken", token))
@@ -181,9 +180,7 @@ async def list_objects_v2(call: Call) -> HttpAnswer:
     return xml_answer(document("ListBucketResult", *pieces, *shared))
 
 
-async def _current(call: Call, bucket: str, question: ListQuestion, behind: str, *, has_owner: bool = False) -> Lines:
-    del has_owner
-
+async def _current(call: Call, bucket: str, question: ListQuestion, behind: str) -> Lines:
     async def page(start: str, count: int) -> Sequence[Listed]:
         return await call.store.list_current(bucket, question.prefix, start, count)
 
@@ -191,11 +188,12 @@ async def _current(call: Call, bucket: str, question: ListQuestion, behind: str,
     return await gather(question, page, start, behind=behind or None)
 
 
-def _shared(
-    call: Call, question: ListQuestion, lines: Lines, *, has_owner: bool = True, shown_prefix: str | None = None
-) -> list[str]:
+def _owner(call: Call) -> str:
+    return node("Owner", leaf("ID", call.owner[0]), leaf("DisplayName", call.owner[1]))
+
+
+def _shared(question: ListQuestion, lines: Lines, owner: str, shown_prefix: str | None = None) -> list[str]:
     """Return what both listings share; clients do not decode the prefix of the first."""
-    owner = node("Owner", leaf("ID", call.owner[0]), leaf("DisplayName", call.owner[1])) if has_owner else ""
     return [
         leaf("Prefix", question.shown(question.prefix) if shown_prefix is None else shown_prefix),
         leaf("MaxKeys", question.lines_max),

@@ -11,7 +11,8 @@ from node.gateway.errors import S3Code, S3Error
 from node.gateway.markup import document, leaf, parse, shown_time
 from node.gateway.metadata import OBJECT_TAGS_MAX, read_retention
 from node.gateway.object_reads import find_object, read_version_id
-from node.gateway.permissions import bypasses_governance
+from node.gateway.permissions import read_governance
+from node.gateway.store import LegalHold
 from storage.buckets import Versioning
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ async def put_retention(call: Call) -> HttpAnswer:
             raise S3Error(S3Code.MALFORMED_XML)
         retention = read_retention(mode, until, call.now_ms)
     _, object_version = await _named(call)
-    bypass = bypasses_governance(call)
-    await call.store.set_retention(bucket.name, object_version, retention, bypass_governance=bypass)
+    await call.store.set_retention(bucket.name, object_version, retention, read_governance(call))
     return empty_answer(*_version_header(bucket, object_version))
 
 
@@ -103,5 +103,5 @@ async def put_hold(call: Call) -> HttpAnswer:
     if status not in {"ON", "OFF"}:
         raise S3Error(S3Code.MALFORMED_XML)
     _, object_version = await _named(call)
-    await call.store.set_hold(bucket.name, object_version, legal_hold=status == "ON")
+    await call.store.set_hold(bucket.name, object_version, LegalHold(status))
     return empty_answer(*_version_header(bucket, object_version))

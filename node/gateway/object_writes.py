@@ -22,7 +22,7 @@ from node.gateway.metadata import (
 )
 from node.gateway.object_reads import find_object, read_version_id, version_named
 from node.gateway.operations import Operation
-from node.gateway.permissions import bypasses_governance, check_copied, check_policy
+from node.gateway.permissions import check_copied, check_policy, read_governance
 from node.gateway.store import Named, NewVersion, ObjectDetails
 from node.gateway.transfers import checked_source
 from node.nurseries import open_plain_nursery
@@ -198,7 +198,7 @@ async def delete_object(call: Call) -> HttpAnswer:
     bucket = await call.bucket()
     object_version = read_version_id(call)
     await _check_delete_condition(call, bucket, object_version)
-    bypass = bypasses_governance(call)
+    governance = read_governance(call)
     if object_version is None and bucket.versioning is not Versioning.OFF:
         marker = await call.store.put_marker(bucket.name, call.target.name)
         return empty_answer(
@@ -211,7 +211,7 @@ async def delete_object(call: Call) -> HttpAnswer:
         if found is not None and found.is_marker:
             headers.append(("x-amz-delete-marker", "true"))
     (failure,) = await call.store.remove(
-        bucket.name, [Named(name=call.target.name, object_version=object_version)], bypass_governance=bypass
+        bucket.name, [Named(name=call.target.name, object_version=object_version)], governance
     )
     if failure is not None:
         raise failure_error(failure)
@@ -277,7 +277,7 @@ async def delete_objects(call: Call) -> HttpAnswer:
     if not 1 <= len(elements) <= DELETED_AT_ONCE_MAX:
         raise S3Error(S3Code.MALFORMED_XML)
     is_quiet = (root.text_of("Quiet") or "").strip() == "true"
-    bypass = bypasses_governance(call)
+    governance = read_governance(call)
     answers: list[str] = [""] * len(elements)
     removals: dict[int, _Wanted] = {}
     markers: dict[int, str] = {}
@@ -300,7 +300,7 @@ async def delete_objects(call: Call) -> HttpAnswer:
         )
         answers[position] = "" if is_quiet else node("Deleted", *shown)
     unique = tuple({(one.named.name, one.named.object_version): one.named for one in removals.values()}.values())
-    failures = await call.store.remove(bucket.name, unique, bypass_governance=bypass) if unique else []
+    failures = await call.store.remove(bucket.name, unique, governance) if unique else []
     outcomes = dict(zip(unique, failures, strict=True))
     for position, wanted in removals.items():
         failure = outcomes[wanted.named]

@@ -14,6 +14,7 @@ from node.gateway.errors import S3Code, S3Error
 from node.gateway.operations import Operation
 from node.gateway.policies import denies, parse_policy
 from node.gateway.settings import PolicyText, read_setting
+from storage.buckets import Governance
 
 if TYPE_CHECKING:
     from node.gateway.call import Call
@@ -42,8 +43,8 @@ def check_copied(call: Call, bucket: Bucket, name: str) -> None:
     check_policy(bucket, Operation.GET_OBJECT, name)
 
 
-def bypasses_governance(call: Call) -> bool:
-    """Tell whether retention is to be bypassed.
+def read_governance(call: Call) -> Governance:
+    """Tell whether retention in governance mode is to be bypassed.
 
     Raises:
         S3Error: AccessDenied when it is, by a key that does not administer the bucket.
@@ -51,4 +52,4 @@ def bypasses_governance(call: Call) -> bool:
     asks = call.head.header("x-amz-bypass-governance-retention") == "true"
     if asks and not call.access_key.admits(Verb.ADMINISTER, call.target.bucket, call.now_ms):
         raise S3Error(S3Code.ACCESS_DENIED)
-    return asks
+    return Governance(asks)

@@ -7,9 +7,10 @@ too. Names are plaintext here: below this line they are tags and sealed records.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from storage.buckets import ObjectLock, Retention, Versioning, VersionLock
+from storage.buckets import Governance, ObjectLock, Retention, Versioning, VersionLock
 from storage.identifiers import VersionId
 
 if TYPE_CHECKING:
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 NULL: Final = "null"
 """How S3 writes the id of the version that has none."""
 VERSION_DIGITS: Final = 32
+
+
+class LegalHold(Enum):
+    """Whether somebody holds a version for the law, as S3 writes it."""
+
+    ON = "ON"
+    OFF = "OFF"
+
+
+class Place(Enum):
+    """Where a version stands among those of its name."""
+
+    LATEST = "latest"
+    OLDER = "older"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,18 +259,18 @@ class Store(Protocol):
         ...
 
     async def remove(
-        self, bucket: str, names: Sequence[Named], *, bypass_governance: bool = False
+        self, bucket: str, names: Sequence[Named], governance: Governance = Governance.OBEYED
     ) -> list[WriteFailure | None]:
         """Remove versions for good; per name None or why not. An absent one is no failure."""
         ...
 
     async def set_retention(
-        self, bucket: str, object_version: Version, retention: Retention | None, *, bypass_governance: bool = False
+        self, bucket: str, object_version: Version, retention: Retention | None, governance: Governance
     ) -> None:
         """Change until when a version stays as it is."""
         ...
 
-    async def set_hold(self, bucket: str, object_version: Version, *, legal_hold: bool) -> None:
+    async def set_hold(self, bucket: str, object_version: Version, hold: LegalHold) -> None:
         """Set or lift a version's legal hold."""
         ...
 

@@ -25,6 +25,7 @@ from storage.bucket_records import BucketPurpose, SettingsDocument
 from storage.buckets import (
     NULL_VERSION,
     EntryKind,
+    Governance,
     NewHold,
     NewRetention,
     ObjectLock,
@@ -186,7 +187,7 @@ async def test_retention_and_tags_of_one_version(tmp_path: Path) -> None:
         assert again.entry.lock is not None
         assert (again.entry.lock.retention, again.entry.lock.legal_hold) == (far, True)
         assert await client.versions.tags(again) == (("new", "2"),)
-        commit = await client.versions.delete("b", [("a", opened.entry.version_id)], bypass_governance=True)
+        commit = await client.versions.delete("b", [("a", opened.entry.version_id)], governance=Governance.BYPASSED)
         assert commit.failed_entries == ((0, "retained"),)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from node.client.upload import Source
 from node.gateway.http_server import Send
 from node.gateway.refusals import WriteFailure, WriteRefusedError
-from node.gateway.store import Bucket, Listed, Named, NewVersion, ObjectDetails, ProvenFrame, Upload, Version
-from storage.buckets import NULL_VERSION, Retention, RetentionMode, Versioning, VersionLock
+from node.gateway.store import Bucket, LegalHold, Listed, Named, NewVersion, ObjectDetails, ProvenFrame, Upload, Version
+from storage.buckets import NULL_VERSION, Governance, Retention, RetentionMode, Versioning, VersionLock
 from storage.identifiers import VersionId
 
 READ_BYTES = 1024 * 1024
@@ -109,31 +109,31 @@ class MemoryStore:
         contents.parts = {place: part for place, part in contents.parts.items() if place[0] != upload.upload_id}
 
     async def remove(
-        self, bucket: str, names: Sequence[Named], *, bypass_governance: bool = False
+        self, bucket: str, names: Sequence[Named], governance: Governance = Governance.OBEYED
     ) -> list[WriteFailure | None]:
-        return [self._remove(bucket, named, bypass_governance=bypass_governance) for named in names]
+        return [self._remove(bucket, named, governance) for named in names]
 
     async def set_retention(
-        self, bucket: str, object_version: Version, retention: Retention | None, *, bypass_governance: bool = False
+        self, bucket: str, object_version: Version, retention: Retention | None, governance: Governance
     ) -> None:
         old = None if object_version.lock is None else object_version.lock.retention
         shortens = old is not None and (retention is None or retention.until_ms < old.until_ms)
         weakens = old is not None and retention is not None and old.mode is not retention.mode
-        if old is not None and old.until_ms > _now_ms() and (shortens or weakens):
-            is_stronger = False
-            if (old.mode is RetentionMode.COMPLIANCE) or (not bypass_governance and not is_stronger):
-                raise WriteRefusedError(WriteFailure.RETAINED)
+        is_running = old is not None and old.until_ms > _now_ms()
+        may_bypass = old is not None and old.mode is RetentionMode.GOVERNANCE and governance is Governance.BYPASSED
+        if is_running and (shortens or weakens) and not may_bypass:
+            raise WriteRefusedError(WriteFailure.RETAINED)
         hold = object_version.lock is not None and object_version.lock.legal_hold
         self._replace(
             bucket, object_version, replace(object_version, lock=VersionLock(retention=retention, legal_hold=hold))
         )
 
-    async def set_hold(self, bucket: str, object_version: Version, *, legal_hold: bool) -> None:
+    async def set_hold(self, bucket: str, object_version: Version, hold: LegalHold) -> None:
         retention = None if object_version.lock is None else object_version.lock.retention
         self._replace(
             bucket,
             object_version,
-            replace(object_version, lock=VersionLock(retention=retention, legal_hold=legal_hold)),
+            replace(object_version, lock=VersionLock(retention=retention, legal_hold=hold is LegalHold.ON)),
         )
 
     async def set_tags(self, bucket: str, object_version: Version, tags: tuple[tuple[str, str], ...]) -> None:
@@ -202,13 +202,13 @@ class MemoryStore:
         self._set(contents, name, [object_version, *kept])
         return object_version
 
-    def _remove(self, bucket: str, named: Named, *, bypass_governance: bool) -> WriteFailure | None:
+    def _remove(self, bucket: str, named: Named, governance: Governance) -> WriteFailure | None:
         contents = self._contents(bucket)
         versions = contents.versions.get(named.name, [])
         wanted = NULL_VERSION if named.object_version is None else named.object_version
         for object_version in versions:
             if self._is_named(object_version, wanted):
-                if _is_retained(object_version, bypass_governance=bypass_governance):
+                if _is_retained(object_version, governance):
                     return WriteFailure.RETAINED
                 self._set(contents, named.name, [old for old in versions if old is not object_version])
         return None
@@ -234,7 +234,7 @@ class MemoryStore:
         )
 
 
-def _is_retained(object_version: Version, *, bypass_governance: bool) -> bool:
+def _is_retained(object_version: Version, governance: Governance) -> bool:
     lock = object_version.lock
     if lock is None:
         return False
@@ -243,7 +243,7 @@ def _is_retained(object_version: Version, *, bypass_governance: bool) -> bool:
     retention = lock.retention
     if retention is None or retention.until_ms <= _now_ms():
         return False
-    return not (bypass_governance and retention.mode is RetentionMode.GOVERNANCE)
+    return not (governance is Governance.BYPASSED and retention.mode is RetentionMode.GOVERNANCE)
 
 
 def _version(

@@ -78,7 +78,7 @@ class Gateway:
     ) -> HttpAnswer:
         request = AWSRequest(method=method, url=f"http://127.0.0.1:9000{path}", headers=headers or {}, data=body)
         S3SigV4Auth(Credentials(name, SECRET), "s3", "grand-est").add_auth(request)
-        sent = HttpRequest(head=head_of(request), request_id="R", peer="p", is_secure=False, body=SmallBody(body))
+        sent = HttpRequest(head=head_of(request), request_id="R", peer="p", body=SmallBody(body))
         return await self.application.answer(sent)
 
 
