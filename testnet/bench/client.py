@@ -20,6 +20,7 @@ MEASUREMENTS: Final = (
     "large_object",
     "small_objects",
     "stored_bytes",
+    "many_names",
     "one_put",
     "transactions",
     "absent",

@@ -28,6 +28,7 @@ NAMES: Final = (
     "large_object",
     "small_objects",
     "stored_bytes",
+    "many_names",
     "one_put",
     "transactions",
     "absent",
