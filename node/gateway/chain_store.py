@@ -30,6 +30,7 @@ from node.gateway.object_records import description_of, details_of, parts_of
 from node.gateway.refusals import WriteFailure, WriteRefusedError
 from node.gateway.store import Bucket, LegalHold, ObjectDetails, Place, ProvenFrame, Version
 from node.gateway.uploads import Uploads
+from node.nurseries import open_plain_nursery
 from storage.buckets import (
     NULL_VERSION,
     EntryKind,
@@ -327,7 +328,7 @@ class ChainStore:
         async def remove(position: int, name: EntryName) -> None:
             outcomes[position] = await self._removals.ask(_Removal(name, governance))
 
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with open_plain_nursery() as nursery:
             for position, name in enumerate(names):
                 nursery.start_soon(remove, position, name)
         return outcomes

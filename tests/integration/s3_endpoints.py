@@ -11,18 +11,19 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import boto3
 import certifi
+from botocore.config import Config
 
 from node.gateway.home import SETTINGS_FILE, TENANTS_FOLDER, new_access_key, write_access_keys
 from node.gateway.signatures import REGION
 from testnet.cluster import Cluster, gateway_access, is_listening
 from testnet.genesis import free_ports
-from testnet.processes import end_process, kill_process, start_process, wait_until_ended
+from testnet.processes import OwnedProcess, end_process, kill_process, start_process, wait_until_ended
 from tests.loopback_authority import write_loopback_certificate
 
 START_SECONDS_MAX = 60.0
@@ -85,6 +86,17 @@ class Endpoint:
             verify=str(self.authority) if self.is_secure else None,
         )
 
+    def impatient_client(self) -> S3Client:
+        """Return a client of boto3 that asks once."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
     def resource(self) -> S3Client:
         """Return boto3's resource."""
         return boto3.resource(
@@ -115,10 +127,17 @@ def gateways_by_http(cluster: Cluster) -> tuple[Endpoint, ...]:
 
 @contextmanager
 def gateway_by_tls(cluster: Cluster, home: Path) -> Generator[Endpoint]:
-    """Run one more gateway, as a customer does on premises of their own: `grandest gateway run`, with a certificate."""
+    """Run one more gateway with a certificate."""
+    authority = write_loopback_certificate(home)
+    with customers_gateway(cluster, home, "https") as (endpoint, _):
+        yield replace(endpoint, authority=authority)
+
+
+@contextmanager
+def customers_gateway(cluster: Cluster, home: Path, scheme: str = "http") -> Generator[tuple[Endpoint, OwnedProcess]]:
+    """Run one more gateway, as a customer does on premises of their own: `grandest gateway run`."""
     (port,) = free_ports(1)
     (home / SETTINGS_FILE).write_text(f'port = {port}\nmode = "end-to-end"\n')
-    authority = write_loopback_certificate(home)
     tenant = home / TENANTS_FOLDER / "demo"
     tenant.parent.mkdir()
     shutil.copytree(cluster.home / "client", tenant)
@@ -129,9 +148,10 @@ def gateway_by_tls(cluster: Cluster, home: Path) -> Generator[Endpoint]:
     pid_file, log_file = home / "pid", home / "log"
     process = start_process(command, pid_file, log_file)
     try:
-        url = f"https://127.0.0.1:{port}"
+        url = f"{scheme}://127.0.0.1:{port}"
         _wait_until_listening(url, log_file)
-        yield Endpoint(url=url, authority=authority, access_key=access_key.access_key, secret_key=access_key.secret_key)
+        names = {"access_key": access_key.access_key, "secret_key": access_key.secret_key}
+        yield Endpoint(url=url, authority=Path(certifi.where()), **names), process
     finally:
         end_process(process, signal.SIGTERM)
         if not wait_until_ended(process, STOP_SECONDS_MAX):
