@@ -45,7 +45,11 @@ def test_who_may_read_a_file_may_read_what_takes_its_place(tmp_path: Path) -> No
 def test_a_file_that_may_not_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "kept"
     target.write_bytes(b"before")
-    monkeypatch.setattr(os, "access", lambda path, mode: not (path == target and mode == os.W_OK))  # root may write
+
+    def refuse_writing(path: Path, mode: int) -> bool:
+        return path != target or mode != os.W_OK
+
+    monkeypatch.setattr(os, "access", refuse_writing)  # root may write everything
     with pytest.raises(PermissionError), whole_file(target) as file:
         file.write(b"after")
     assert target.read_bytes() == b"before"
