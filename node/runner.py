@@ -42,6 +42,7 @@ from consensus.messages import NONCE_BYTES, CommitMessage, encode_message
 from consensus.signing import check_signature
 from node.admission import Admission
 from node.api.application import ApiParts, build_application
+from node.api.bodies import BodyGate
 from node.api.heights import HeightGate
 from node.api.server import serve_api
 from node.catch_up_task import CatchUpServer, run_catch_up
@@ -50,6 +51,7 @@ from node.clock_check import check_clock_after, check_clock_with
 from node.config import NodeConfig, load_config, locked_home
 from node.consensus_task import ConsensusParts, ConsensusTask
 from node.data_plane import DataPlane, open_shards
+from node.descriptors import raise_descriptor_limit
 from node.errors import ConfigurationError, DiskFullError, SnapshotReadyError
 from node.gateway_process import run_gateway_process
 from node.high_water import HeightQuestion, HighWater
@@ -69,7 +71,7 @@ from node.snapshot_server import SnapshotServer
 from node.snapshot_task import SnapshotTask
 from node.telemetry import NodeCounters, set_up_log
 from node.write_ahead_log import WriteAheadLog
-from storage.errors import StoreFullError
+from storage.errors import StoreDamagedError, StoreFullError
 from storage.stores.blocks import ChainStore, open_chain
 from storage.stores.installing import install_snapshot
 from storage.stores.leveldb import LevelDatabase, LevelOptions, free_bytes
@@ -96,6 +98,10 @@ SMALL_STORE: Final = LevelOptions(write_buffer_bytes=4 * 1024 * 1024, cache_byte
 RESUME_BYTES: Final = 32 * 1024 * 1024
 """Free space that a stopped node waits for: opening rewrites up to 12 MiB of buffers, and some blocks must follow."""
 FULL_CHECK_S: Final = 1.0
+DAMAGE_REMEDY: Final = (
+    "move that folder away (chain together with signer and wal/log, units together with index) and start again:"
+    " the node fetches it from the others (docs/operating.md, Damaged databases)"
+)
 
 
 def run(home: Path) -> None:
@@ -107,17 +113,26 @@ def run(home: Path) -> None:
     """
     if sys.flags.optimize:
         raise ConfigurationError("assertions are part of this program: start Python without -O")
+    raise_descriptor_limit()
     config = load_config(home)
     set_up_log(config.log_level, config.log_format)
     with locked_home(home):
-        while (reason := run_once(config)) is not None:
-            if isinstance(reason, SnapshotReadyError | SeatsChangedError):
-                LOGGER.info("%s: starting again", reason)
-                config = load_config(home)
-                continue
-            LOGGER.error("%s; this node stops until %d MiB are free", reason, RESUME_BYTES // 1024 // 1024)
-            wait_for_space(home)
-            LOGGER.info("there is space again: starting")
+        try:
+            run_again_and_again(config)
+        except StoreDamagedError as error:
+            raise StoreDamagedError(f"{error}; {DAMAGE_REMEDY}") from error
+
+
+def run_again_and_again(config: NodeConfig) -> None:
+    """Run until told to stop, beginning anew for a snapshot, for other seats, and when the disk has space again."""
+    while (reason := run_once(config)) is not None:
+        if isinstance(reason, SnapshotReadyError | SeatsChangedError):
+            LOGGER.info("%s: starting again", reason)
+            config = load_config(config.home)
+            continue
+        LOGGER.error("%s; this node stops until %d MiB are free", reason, RESUME_BYTES // 1024 // 1024)
+        wait_for_space(config.home)
+        LOGGER.info("there is space again: starting")
 
 
 def run_once(config: NodeConfig) -> StoreFullError | DiskFullError | SnapshotReadyError | SeatsChangedError | None:
@@ -368,7 +383,7 @@ class Node:
         application = HeightGate(
             build_application(parts), lambda: self.stores.chain.tip.height, lambda: self.consensus.appended
         )
-        await serve_api(application, self.config.api_host, self.config.api_port)
+        await serve_api(BodyGate(application), self.config.api_host, self.config.api_port)
 
 
 async def run_node(config: NodeConfig) -> None:

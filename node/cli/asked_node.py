@@ -130,14 +130,11 @@ def blocks(http: httpx.Client, heights: range, progress: Progress) -> Iterator[b
     height = heights.start
     while height < heights.stop:
         count = min(BLOCKS_AT_ONCE, heights.stop - height)
-        answer = memoryview(fetch(http, f"/v1/raw/blocks?from={height}&count={count}"))
-        if not answer:
+        pieces = list(parts(fetch(http, f"/v1/raw/blocks?from={height}&count={count}")))
+        if not pieces:
             raise PeerUnreachableError(f"{http.base_url} has no block of height {height} any more")
-        while answer:
-            end = LENGTH_BYTES + int.from_bytes(answer[:LENGTH_BYTES], "big")
-            if len(answer) < end or height == heights.stop:
-                raise PeerUnreachableError(f"{http.base_url} answers otherwise than with {count} blocks")
-            yield bytes(answer[LENGTH_BYTES:end])
-            answer = answer[end:]
-            height += 1
-            progress.advance(1)
+        if len(pieces) > count:
+            raise PeerUnreachableError(f"{http.base_url} answers with {len(pieces)} blocks to a question for {count}")
+        yield from pieces
+        height += len(pieces)
+        progress.advance(len(pieces))

@@ -178,12 +178,10 @@ def _deletes(body: Body, tenant: TenantId, bucket: BucketTag, name: NameTag) -> 
 
 def _seats(http: httpx.Client) -> list[tuple[SeatIndex, str]]:
     """Return the seats there are now, and by what names the node calls their operators."""
-    import msgspec
-
     from node.api.audits import AuditsAnswer
     from storage.identifiers import SeatIndex
 
-    answer = msgspec.json.decode(fetch(http, "/v1/audits"), type=AuditsAnswer)
+    answer = ask(http, "/v1/audits", AuditsAnswer)
     return [(SeatIndex(found.seat), found.operator) for found in answer.operators]
 
 

@@ -79,7 +79,10 @@ COMMIT_SECONDS: Final = 60.0
 RESUBMIT_SECONDS: Final = 2.0
 """A node that took a transaction may die with it: it is handed to another after so long without an answer."""
 ATTEMPT_ROUNDS: Final = 3
-ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+DRIBBLE_SECONDS: Final = 60.0
+"""What a node may take beyond its time as long as bytes come: a large answer over a slow line."""
+ANSWER_BYTES_MAX: Final = 17 * 1024 * 1024
+"""A node answers at most 16 MiB (docs/api.md)."""
 SUBMIT_WAIT_SECONDS: Final = 1.0
 """How long a node is asked to hold a submission for its block: one question instead of two for nearly all."""
 MANY_BYTES_MAX: Final = 1024 * 1024
@@ -321,14 +324,15 @@ class HttpChain:
         """
         reason = ""
         for _ in range(ATTEMPT_ROUNDS * len(self._nodes)):
+            request = self._http.build_request(
+                method,
+                self._nodes[0] + path,
+                content=body,
+                timeout=seconds,
+                headers={**(headers or {}), **({AT_LEAST: str(self.at_least)} if self.at_least else {})},
+            )
             try:
-                response = await self._http.request(
-                    method,
-                    self._nodes[0] + path,
-                    content=body,
-                    timeout=seconds,
-                    headers={**(headers or {}), **({AT_LEAST: str(self.at_least)} if self.at_least else {})},
-                )
+                response = await _answered(self._http, request, seconds + DRIBBLE_SECONDS)
             except httpx.HTTPError as error:
                 reason = f"{self._nodes[0]}: {type(error).__name__} {error}"
             else:
@@ -338,6 +342,24 @@ class HttpChain:
                 reason = f"{self._nodes[0]}: status {response.status_code}"
             self._nodes.append(self._nodes.pop(0))
         raise PeerUnreachableError(f"none of {len(self._nodes)} nodes answers (the last: {reason})")
+
+
+async def _answered(http: httpx.AsyncClient, request: httpx.Request, seconds: float) -> httpx.Response:
+    """Return a whole answer; raises httpx.HTTPError, also for one that does not end."""
+    with trio.move_on_after(seconds) as scope:
+        streamed = await http.send(request, stream=True)
+        body = bytearray()
+        try:
+            async for piece in streamed.aiter_bytes():
+                body += piece
+                if len(body) > ANSWER_BYTES_MAX:
+                    scope.cancel()  # the iterators below end at their own waits, and in order
+        finally:
+            with trio.CancelScope(shield=True):
+                await streamed.aclose()
+        if len(body) <= ANSWER_BYTES_MAX:
+            return httpx.Response(streamed.status_code, content=bytes(body))
+    raise httpx.ReadTimeout(f"no whole answer of at most {ANSWER_BYTES_MAX} bytes in {seconds:.0f} s", request=request)
 
 
 def raise_refusal(response: httpx.Response) -> None:

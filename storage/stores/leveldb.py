@@ -382,7 +382,7 @@ def _take(rows: plyvel.RawIterator, rows_max: int) -> list[tuple[bytes, bytes]]:
 
 def _write_error(error: BaseException) -> StoreUnavailableError:
     """Classify by LevelDB's text: it drops errno (env_posix.cc, PosixError)."""
-    text = str(error)
+    text = _text(error)
     if "No space left" in text or "quota exceeded" in text:
         return StoreFullError(f"write refused: {text}")
     if "Input/output error" in text or "Read-only file system" in text:
@@ -390,16 +390,25 @@ def _write_error(error: BaseException) -> StoreUnavailableError:
     return StoreUnavailableError(f"write refused: {text}")
 
 
-def _read_error(directory: Path, error: BaseException) -> StoreUnavailableError:
-    if isinstance(error, plyvel.CorruptionError):
-        return StoreDamagedError(f"{directory}: {error}")
-    return StoreUnavailableError(f"{directory}: read refused: {error}")
-
-
 def _open_error(directory: Path, error: BaseException) -> StoreUnavailableError:
-    text = str(error)
+    text = _text(error)
     if "No space left" in text:
         return StoreFullError(f"{directory}: {text}")
     if "lock" in text.lower() and "temporarily unavailable" in text.lower():
         return StoreUnavailableError(f"{directory} is in use by another process")
-    return StoreUnavailableError(f"{directory} cannot be opened: {text}")
+    kind = StoreDamagedError if isinstance(error, plyvel.CorruptionError) else StoreUnavailableError
+    return kind(f"{directory} cannot be opened: {text}")
+
+
+def _read_error(directory: Path, error: BaseException) -> StoreUnavailableError:
+    """Classify: LevelDB says "Invalid argument" of what lies behind the end of a file that was cut."""
+    text = _text(error)
+    is_damage = isinstance(error, plyvel.CorruptionError) or "Invalid argument" in text
+    kind = StoreDamagedError if is_damage else StoreUnavailableError
+    return kind(f"{directory}: read refused: {text}")
+
+
+def _text(error: BaseException) -> str:
+    """Return what LevelDB says; plyvel hands its bytes on."""
+    said = error.args[0] if error.args else ""
+    return said.decode(errors="replace") if isinstance(said, bytes) else str(error)

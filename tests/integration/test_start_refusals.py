@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from node.config import locked_home
+from node.runner import run
+from storage.errors import StoreDamagedError
 from storage.genesis import storage_genesis
 from testnet.genesis import LOOPBACK, OPERATORS, make_testnet, read_testnet
 from tests.integration.clocks import shifted_clock
@@ -110,6 +112,14 @@ def test_a_chain_of_another_genesis_is_refused(home: Path, tmp_path: Path) -> No
 
 def api_port_of(home: Path) -> int:
     return storage_genesis(read_testnet(home.parent)).seats[0].api_port
+
+
+@pytest.mark.parametrize("database", ["chain", "records", "units", "index"])
+def test_a_damaged_database_is_named_with_what_to_do(home: Path, database: str) -> None:
+    (home / database).mkdir()
+    (home / database / "CURRENT").write_bytes(b"MANIFEST-000001")
+    with pytest.raises(StoreDamagedError, match=rf"^{home}/{database} cannot be opened: Corruption: .* start again"):
+        run(home)
 
 
 def test_a_clock_an_hour_behind_the_chain_is_refused(home: Path, tmp_path: Path) -> None:

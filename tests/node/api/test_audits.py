@@ -24,6 +24,7 @@ from storage.broken_codes import ShowBrokenCode, ShownLeaf
 from storage.identifiers import LEAF_BYTES, ColumnIndex, SeatIndex
 from storage.ledger_audits import appointed, running_epoch
 from storage.merkle import leaf_hashes, prove, root_of
+from storage.seat_changes import AddSeat
 from storage.segments import code_segment
 from storage.transactions import Extent
 from tests.node.api.site import Site, open_site
@@ -41,6 +42,17 @@ async def site(tmp_path: Path) -> AsyncGenerator[Site, None]:
 
 def test_every_reason_has_a_remedy() -> None:
     assert set(REMEDIES) == set(FailureKind)
+
+
+async def test_who_sits_now_is_shown(site: Site) -> None:
+    world = site.world
+    newcomer = AddSeat(offer=world.offer(world.seats, "new", "Newcomer SA"))
+    voters = world.rules.members.indices[: world.rules.members.budget.quorum]
+    site.append(world.propose(newcomer, by=voters[0]))
+    site.append(*(world.approve(voters[0], by=member) for member in voters[1:]))
+    site.append()
+    last = (await site.get("/v1/audits", AuditsAnswer)).operators[-1]
+    assert (last.seat, last.operator) == (world.seats, "Newcomer SA")
 
 
 async def test_nothing_is_known_of_anybody_at_first(site: Site) -> None:

@@ -67,7 +67,7 @@ def test_an_answer_of_another_form_is_said(command: list[str], capsys: pytest.Ca
 def test_blocks_come_whole_and_as_many_as_asked(raw: bytes, tmp_path: Path) -> None:
     answers = {"/v1/status": STATUS, "/v1/raw/blocks": raw, "/v1/raw/genesis": b"g"}
     with answering(answers) as address, open_node((address,)) as (http, height), Progress("blocks", 2) as progress:
-        with pytest.raises(PeerUnreachableError, match="answers otherwise than with 2 blocks"):
+        with pytest.raises(PeerUnreachableError, match=r"ends inside|answers with 3 blocks"):
             list(blocks(http, range(1, height + 1), progress))
         out = tmp_path / "export"
         assert main(["audit", "export", "--node", address, "--out", str(out)]) == ExitCode.UNREACHABLE

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from node.api import application
+from node.client import http_chain
 from node.client.chain import ListingPlace
 from node.client.http_chain import HttpChain
+from node.errors import PeerUnreachableError
 from storage.transactions import Extent
 from tests.node.api.site import open_site
 from tests.storage.ledger_world import BUCKET, TENANT, entry, name_tag
+
+
+async def test_an_answer_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_chain, "ANSWER_BYTES_MAX", 100)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        padded = b'{"height": 7}'.ljust(101 if request.url.host == "liar" else 100)
+        return httpx.Response(200, content=padded)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        assert await HttpChain(("http://liar", "http://honest"), TENANT, http).tip_height() == 7
+        with pytest.raises(PeerUnreachableError, match="no whole answer of at most 100 bytes"):
+            await HttpChain(("http://liar",), TENANT, http).tip_height()
+    assert asked[:2] == ["liar", "honest"]
 
 
 @pytest.mark.parametrize("references_max", [1, 2, 3, 100])

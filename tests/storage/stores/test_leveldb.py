@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from storage.errors import StoreFullError, StoreUnavailableError
+from storage.errors import StoreDamagedError, StoreFullError, StoreUnavailableError
 from storage.stores.leveldb import (
     LevelDatabase,
     LevelOptions,
@@ -87,6 +87,27 @@ def test_a_snapshot_does_not_see_later_writes(database: LevelDatabase) -> None:
 def test_a_second_opening_is_refused_in_words(database: LevelDatabase) -> None:
     with pytest.raises(StoreUnavailableError, match=r"cannot be opened|in use"):
         LevelDatabase(database.directory)
+
+
+def test_a_damaged_database_is_named_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    with LevelDatabase(folder) as database:
+        _put(database, (b"a", b"1"))
+    (manifest,) = folder.glob("MANIFEST-*")
+    manifest.write_bytes(b"?" * 100)
+    with pytest.raises(StoreDamagedError, match=rf"^{folder} cannot be opened: Corruption: \w"):
+        LevelDatabase(folder)
+
+
+def test_a_table_that_was_cut_is_damage(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    with LevelDatabase(folder) as database:
+        _put(database, *((b"%03d" % number, b"x" * 10_000) for number in range(100)))
+        database.compact(b"", b"\xff")
+    (table,) = folder.glob("*.ldb")
+    table.write_bytes(table.read_bytes()[: table.stat().st_size // 2])
+    with LevelDatabase(folder) as database, pytest.raises(StoreDamagedError, match="rows: read refused: IO error"):
+        database.get(b"099")
 
 
 def test_a_closed_database_refuses(database: LevelDatabase) -> None:
