@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from consensus.errors import GrandestError, RejectionError, RejectionReason
-from consensus.identifiers import Height, MemberIndex
+from consensus.identifiers import Buffer, Height, MemberIndex
 from node.client.links import ShardName
 from node.client.shares import StoredSegment, WriterIdentity, bring_shard, fetch_receipt
 from storage.identifiers import BucketTag, ColumnIndex, NameTag, SegmentId
@@ -94,7 +94,7 @@ class RecodeParts:
     vouching: Vouching
     context: Callable[[], LedgerContext]
     height: Callable[[], Height]
-    own_column: Callable[[Move, ReceiptItem, bytes | bytearray, Height], Receipt | None]
+    own_column: Callable[[Move, ReceiptItem, Buffer, Height], Receipt | None]
     """Stores a column here and signs for it (blocks)."""
     sender: Sender
     now_ms: Callable[[], Milliseconds]

@@ -9,7 +9,7 @@ import trio
 
 from consensus.errors import GrandestError
 from consensus.identifiers import Buffer
-from node.client.buffers import BufferPool
+from node.buffers import READING_KEPT_MAX, BufferPool
 from storage.errors import UnsealError
 from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, SEGMENT_BYTES_MAX
 from storage.records import PART_LIST_BYTES_MAX, OpenedRecord, decode_part_list, with_parts
@@ -89,7 +89,7 @@ class ObjectReader:
     def __init__(self, reader: SegmentReader, find_segment: FindSegment) -> None:
         self._reader = reader
         self._find_segment = find_segment
-        self._buffers = BufferPool()
+        self._buffers = BufferPool(READING_KEPT_MAX)
 
     async def stream(self, opened: OpenObject, sink: Sink, first: int = 0, byte_count: int | None = None) -> None:
         """Give a range of an object's bytes to the sink, in order; without a count up to its end.

@@ -14,18 +14,20 @@ import trio
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Buffer
+from node.buffers import BufferPool
 from node.client.chain import SegmentView
 from node.client.errors import TooFewHoldersError
 from node.client.links import PIECE_BYTES, ShardName
 from node.client.spool import SpooledColumn
 from storage.errors import ShardMissingError
-from storage.identifiers import ColumnIndex, SegmentId
+from storage.identifiers import COLUMNS_MAX, SEGMENT_BYTES_MAX, UNIT_BYTES, ColumnIndex, SegmentId
 from storage.placement import column_seats
 from storage.receipts import ReceiptItem, check_receipt
 from storage.segments import SegmentShape, assemble, code_segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from mmap import mmap
 
     from consensus.identifiers import GenesisHash, Height, PublicKey
     from consensus.quorum import FaultBudget
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 
 RETAINED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Shards kept in memory until their commit; beyond it, a segment is coded again from what the holders have."""
+CODING_BYTES: Final = COLUMNS_MAX * (SEGMENT_BYTES_MAX // 3 + UNIT_BYTES)
+"""All columns of the longest segment at k = 3, the smallest of seven holders; what is not used costs nothing."""
+CODING_KEPT_MAX: Final = 4
+"""100 MiB at k = 6: one for each segment that an upload has in flight."""
+CODED_AFRESH_BYTES_MAX: Final = 1024 * 1024
+"""A shorter segment, as most packs are, is coded in memory of its own."""
 CODINGS_MAX: Final = 8
 """How often one segment is coded again before its write fails; each time at least one more holder was lost."""
 
@@ -68,6 +76,8 @@ class StoredSegment:
     shards: tuple[Buffer, ...] | None
     """Kept until the segment is committed, or released before to keep memory flat."""
     stored: set[ColumnIndex]
+    lent: mmap | None = None
+    """The memory of the shards, while nobody but us may look at it: used again once they are let go."""
 
     def column_of(self, seat: SeatIndex) -> ColumnIndex | None:
         """Return the column that a seat holds."""
@@ -106,6 +116,7 @@ class SegmentWriter:
         self._reader = reader
         self._spool = spool
         self._retained_bytes = 0
+        self._buffers = BufferPool(CODING_KEPT_MAX, CODING_BYTES)
 
     async def release(self, segment: StoredSegment) -> None:
         """Let a segment's shards go, but for those of absent holders, which wait in the spool.
@@ -133,9 +144,16 @@ class SegmentWriter:
         for column in segment.absent():
             waiting = SpooledColumn(segment.segment_id, column, segment.shape)
             await trio.to_thread.run_sync(self._spool.add, waiting, shards[column])
+        lent, segment.lent = segment.lent, None
+        if lent is not None:
+            self._buffers.give_back(lent)
 
     async def store(self, ciphertext: Buffer) -> StoredSegment:
-        """Code a segment for the holders that are live and bring them their columns.
+        """Code a segment for the holders that are live and bring them their columns; returns and raises as bring()."""
+        return await self.bring(await self.code(ciphertext))
+
+    async def bring(self, segment: StoredSegment) -> StoredSegment:
+        """Bring the live holders the columns of a segment that was just coded.
 
         Returns:
             The segment with at least k + r columns at their holders, all its shards still in memory.
@@ -143,7 +161,6 @@ class SegmentWriter:
         Raises:
             TooFewHoldersError: Fewer live holders than any write may use.
         """
-        segment = await self._code(ciphertext)
         for _ in range(CODINGS_MAX):
             await self._send(segment)
             if len(segment.stored) >= self._needed(segment):
@@ -183,10 +200,17 @@ class SegmentWriter:
         live = len(self._pool.writable())
         return TooFewHoldersError(live, self._identity.budget.quorum, self._pool.down_reasons())
 
-    async def _code(self, ciphertext: Buffer) -> StoredSegment:
+    async def code(self, ciphertext: Buffer) -> StoredSegment:
+        """Code a segment for the holders that are live, under a new id; the ciphertext is not needed any more then.
+
+        Raises:
+            TooFewHoldersError: Fewer live holders than any write may use.
+        """
         segment_id = SegmentId(secrets.token_bytes(32))
         k = await self._data_columns()
-        coded = await trio.to_thread.run_sync(code_segment, ciphertext, k, self._identity.columns)
+        lent = self._buffers.take() if len(ciphertext) > CODED_AFRESH_BYTES_MAX else None
+        memory = None if lent is None else memoryview(lent)
+        coded = await trio.to_thread.run_sync(code_segment, ciphertext, k, self._identity.columns, memory)
         return StoredSegment(
             segment_id=segment_id,
             shape=coded.shape,
@@ -194,6 +218,7 @@ class SegmentWriter:
             seats=column_seats(segment_id, tuple(self._identity.seat_keys)),
             shards=coded.shards,
             stored=set(),
+            lent=lent,
         )
 
     async def _code_again(self, segment: StoredSegment) -> None:
@@ -203,10 +228,11 @@ class SegmentWriter:
             ciphertext: Buffer = await self._reader.read_segment(segment.view(), memory)
         else:
             ciphertext = await trio.to_thread.run_sync(_ciphertext_of, segment)
-        replacement = await self._code(ciphertext)
+        replacement = await self.code(ciphertext)
         segment.segment_id = replacement.segment_id
         segment.shape, segment.roots = replacement.shape, replacement.roots
         segment.seats, segment.shards, segment.stored = replacement.seats, replacement.shards, replacement.stored
+        segment.lent = replacement.lent
 
     async def _send(self, segment: StoredSegment) -> None:
         """Bring every live holder its column; sets segment.stored."""
@@ -228,6 +254,8 @@ class SegmentWriter:
 
         finished = await self._pool.ask_all(tuple(columns), bring, self._identity.budget.quorum)
         segment.stored = {columns[seat] for seat in finished}
+        if len(finished) < len(columns):
+            segment.lent = None  # a frame to who lagged or broke may still be leaving: its bytes must stay
 
     async def _ask_receipts(
         self, segments: Sequence[StoredSegment], expiry_height: Height

@@ -13,6 +13,7 @@ import trio
 
 from consensus.errors import GrandestError
 from consensus.identifiers import Buffer
+from node.buffers import BufferPool
 from node.client.new_objects import fresh_object_key, fresh_salt, ready_object
 from storage.identifiers import (
     FRAME_BYTES,
@@ -39,7 +40,9 @@ SEGMENT_FRAMES: Final = SEGMENT_BYTES_MAX // FRAME_BYTES
 SEGMENT_PLAIN_BYTES: Final = SEGMENT_FRAMES * FRAME_PLAIN_BYTES
 """What of an object fills one segment."""
 SEGMENTS_IN_FLIGHT: Final = 4
-"""About 56 MiB each at the peak: plaintext, ciphertext and shards."""
+"""About 40 MiB each: plaintext and ciphertext while it is coded, then its shards alone."""
+SEALING_KEPT_MAX: Final = 2
+"""Ciphertext lives only until it is coded."""
 PACK_PAUSE_SECONDS: Final = 0.003
 """A pack closes when nothing has joined it for so long."""
 PACK_SECONDS_MAX: Final = 0.05
@@ -82,6 +85,7 @@ class Uploader:
         self._tenant = tenant
         self._nursery = nursery
         self._window = trio.Semaphore(SEGMENTS_IN_FLIGHT)
+        self._buffers = BufferPool(SEALING_KEPT_MAX)
         self._pack = _Pack(closed=True)
 
     async def put(self, new: NewObject, source: Source) -> ReadyObject:
@@ -178,7 +182,7 @@ class Uploader:
     async def _put_large(self, new: NewObject, first: Buffer, source: Source) -> ReadyObject:
         object_key = new.object_key or fresh_object_key()
         sealing_key = SealingKey(object_key, SealingDomain.OBJECT, fresh_salt())
-        upload = _LargeUpload(self._writer, self._window, sealing_key)
+        upload = _LargeUpload(self._writer, self._window, self._buffers, sealing_key)
         plain_bytes = await upload.run(first, source)
         sealing = Sealing(salt=sealing_key.salt, plain_bytes=plain_bytes)
         ready = ready_object(new, object_key, sealing, self._tenant)
@@ -198,9 +202,12 @@ async def finished(ready: ReadyObject) -> ReadyObject:
 class _LargeUpload:
     """The segments of one large object."""
 
-    def __init__(self, writer: SegmentWriter, window: trio.Semaphore, sealing_key: SealingKey) -> None:
+    def __init__(
+        self, writer: SegmentWriter, window: trio.Semaphore, buffers: BufferPool, sealing_key: SealingKey
+    ) -> None:
         self._writer = writer
         self._window = window
+        self._buffers = buffers
         self._sealing_key = sealing_key
         self._stored: dict[int, StoredSegment] = {}
         self._error: GrandestError | OSError | None = None
@@ -232,18 +239,20 @@ class _LargeUpload:
 
     async def _store(self, position: int, plain: Buffer, end: RangeEnd) -> None:
         try:
-            ciphertext = await trio.to_thread.run_sync(self._seal, position, plain, end)
-            self._stored[position] = segment = await self._writer.store(ciphertext)
+            with self._buffers.lent() as memory:
+                ciphertext = await trio.to_thread.run_sync(self._seal, position, plain, end, memory)
+                del plain  # its memory is not needed while the holders take their columns
+                segment = await self._writer.code(ciphertext)
+            self._stored[position] = await self._writer.bring(segment)
             await self._writer.release(segment)
         except GrandestError as error:
             self._error = error
         finally:
             self._window.release()
 
-    def _seal(self, position: int, plain: Buffer, end: RangeEnd) -> bytearray:
-        ciphertext = bytearray(sealed_bytes(len(plain)))
-        seal_range(self._sealing_key, plain, position * SEGMENT_FRAMES, end, ciphertext)
-        return ciphertext
+    def _seal(self, position: int, plain: Buffer, end: RangeEnd, memory: memoryview) -> memoryview:
+        written = seal_range(self._sealing_key, plain, position * SEGMENT_FRAMES, end, memory)
+        return memory[:written]
 
 
 async def _read(source: Source, byte_count: int) -> Buffer | GrandestError | OSError:

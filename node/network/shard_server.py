@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
+from node.buffers import BufferPool
 from node.errors import ConfigurationError, PeerUnreachableError
 from node.network.certificates import key_of_certificate, server_context
-from node.network.shard_connection import FRAME_S, HANDSHAKE_S, WINDOW, Outbox, deadline, first_of
+from node.network.shard_connection import (
+    FRAME_S,
+    HANDSHAKE_S,
+    SHORT_FRAME_BYTES,
+    WINDOW,
+    Outbox,
+    deadline,
+    first_of,
+)
 from node.network.shard_messages import (
     FRAME_BYTES_MAX,
     Message,
@@ -27,6 +36,7 @@ from storage.errors import FatalStoreError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from mmap import mmap
 
     from consensus.identifiers import PublicKey
     from consensus.signing import SigningKey
@@ -35,6 +45,8 @@ LOGGER: Final = logging.getLogger(__name__)
 CONNECTIONS_MAX: Final = 256
 """Of one server, handshakes included: 8 members and the granted clients, with room for reconnections."""
 CONNECTIONS_PER_PEER_MAX: Final = 8
+FRAMES_KEPT_MAX: Final = 8
+"""Of 1.3 MiB: what one busy client has under way."""
 IDLE_S: Final = 600.0
 """A server closes a connection on which nothing was asked for so long."""
 
@@ -43,7 +55,7 @@ class ShardHandler(Protocol):
     """Who answers; node/holder.py in a node."""
 
     async def answer(self, peer: PublicKey, request: RequestFrame) -> Message:
-        """Return the answer, or raise RejectionError or StorageError to refuse."""
+        """Return the answer, or raise RejectionError or StorageError to refuse; the bulk is looked at no more then."""
         ...
 
 
@@ -57,6 +69,7 @@ class ShardServer:
     _listeners: list[trio.SocketListener] = field(default_factory=list["trio.SocketListener"])
     _accepted: dict[bytes, PublicKey] = field(default_factory=dict[bytes, "PublicKey"])
     _context: ssl.SSLContext | None = None
+    _frames: BufferPool = field(default_factory=lambda: BufferPool(FRAMES_KEPT_MAX, FRAME_BYTES_MAX))
     _connections: dict[trio.CancelScope, PublicKey | None] = field(
         default_factory=dict[trio.CancelScope, "PublicKey | None"]
     )
@@ -105,7 +118,7 @@ class ShardServer:
             try:
                 peer = await self._identify(pipe)
                 self._admit(scope, peer)
-                await _Answering(pipe, peer, self.handler).run()
+                await _Answering(pipe, peer, self.handler, self._frames).run()
             except RejectionError as error:
                 self._note_refusal(scope, error.reason, error.detail)
             except FrameCutOffError as error:
@@ -152,10 +165,11 @@ class ShardServer:
 class _Answering:
     """The answering side of one connection."""
 
-    def __init__(self, pipe: TlsPipe, peer: PublicKey, handler: ShardHandler) -> None:
+    def __init__(self, pipe: TlsPipe, peer: PublicKey, handler: ShardHandler, frames: BufferPool) -> None:
         self._pipe = pipe
         self._peer = peer
         self._handler = handler
+        self._frames = frames
         self._outbox = Outbox()
         self._window = trio.Semaphore(WINDOW)
 
@@ -184,16 +198,23 @@ class _Answering:
                 length = await self._pipe.receive_length(bytes_max=FRAME_BYTES_MAX)
             if length is None:
                 return
+            lent = self._frames.take() if length > SHORT_FRAME_BYTES else None
+            frame = memoryview(bytearray(length) if lent is None else lent)[:length]
             with deadline(FRAME_S, "rest of a frame"):
-                frame = await self._pipe.receive_exactly(length)
-            nursery.start_soon(self._answer, decode_request(frame))
+                await self._pipe.receive_filling(frame)
+            nursery.start_soon(self._answer, decode_request(frame), lent)
 
-    async def _answer(self, request: RequestFrame) -> None:
+    async def _answer(self, request: RequestFrame, lent: mmap | None) -> None:
+        message = await self._answered(request)
+        if lent is not None:
+            self._frames.give_back(lent)
+        await self._outbox.send(encode_frame(request.number, message))
+        self._window.release()  # only now, so that a peer that reads nothing holds at most a window of answers
+
+    async def _answered(self, request: RequestFrame) -> Message:
         try:
-            message = await self._handler.answer(self._peer, request)
+            return await self._handler.answer(self._peer, request)
         except FatalStoreError:
             raise  # the process must stop, whoever asked
         except (RejectionError, StorageError) as error:
-            message = Message(refusal_of(error))
-        await self._outbox.send(encode_frame(request.number, message))
-        self._window.release()  # only now, so that a peer that reads nothing holds at most a window of answers
+            return Message(refusal_of(error))

@@ -124,10 +124,14 @@ class TlsPipe:
             PeerUnreachableError: It broke.
         """
         frame = memoryview(bytearray(length))
-        received = await self._receive_into(frame)
-        if received < length:
-            raise FrameCutOffError(f"connection ended after {received} of {length} bytes")
+        await self.receive_filling(frame)
         return frame
+
+    async def receive_filling(self, frame: memoryview) -> None:
+        """Fill memory of the caller's with the next bytes; raises as receive_exactly()."""
+        received = await self._receive_into(frame)
+        if received < frame.nbytes:
+            raise FrameCutOffError(f"connection ended after {received} of {frame.nbytes} bytes")
 
     async def receive_into(self, landing: Landing, length: int) -> None:
         """Receive the next `length` bytes to where the landing says.

@@ -15,7 +15,7 @@ import trio.testing
 
 from consensus.errors import RejectionError
 from consensus.genesis import genesis_hash
-from consensus.identifiers import Height, Milliseconds, TransactionId
+from consensus.identifiers import Buffer, Height, Milliseconds, TransactionId
 from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.sources import bytes_source
@@ -104,7 +104,7 @@ class Site:
             coding=lambda: self.nine.context.coding,
         )
 
-    def keep_own(self, move: Move, item: ReceiptItem, shard: bytes | bytearray, expiry_height: Height) -> Receipt:
+    def keep_own(self, move: Move, item: ReceiptItem, shard: Buffer, expiry_height: Height) -> Receipt:
         self.nine.holders[MOVER].shards[move.segment_id, item.column] = bytearray(shard)
         return sign_receipt(
             self.nine.holders[MOVER].signing_key,

@@ -43,7 +43,7 @@ def contents(segment_bytes: int, seed: int = 3) -> bytes:
     return random.Random(seed).randbytes(segment_bytes)
 
 
-def columns_of(segment: CodedSegment) -> dict[ColumnIndex, bytes | bytearray]:
+def columns_of(segment: CodedSegment) -> dict[ColumnIndex, memoryview]:
     return {ColumnIndex(i): shard for i, shard in enumerate(segment.shards)}
 
 
@@ -135,7 +135,18 @@ def test_a_full_segment_is_coded_the_same_twice() -> None:
 
 def test_padding_is_zeros() -> None:
     coded = code_segment(b"\xff" * 65, 6)
-    assert [shard.rstrip(b"\0") for shard in coded.shards[:6]] == [b"\xff" * 64, b"\xff", b"", b"", b"", b""]
+    shards = [bytes(shard).rstrip(b"\0") for shard in coded.shards[:6]]
+    assert shards == [b"\xff" * 64, b"\xff", b"", b"", b"", b""]
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 65, 6 * UNIT_BYTES, 6 * UNIT_BYTES + 1, 1_000_000])
+def test_memory_that_is_used_again_leaves_nothing_of_before_in_a_shard(segment_bytes: int) -> None:
+    segment = contents(segment_bytes)
+    memory = memoryview(bytearray(b"\xa5" * (9 * SegmentShape(segment_bytes, 6).shard_bytes + 1)))
+    coded = code_segment(segment, 6, memory=memory)
+    assert [bytes(shard) for shard in coded.shards] == [bytes(shard) for shard in code_segment(segment, 6).shards]
+    assert coded.roots == code_segment(segment, 6).roots
+    assert memory[-1] == 0xA5, "nothing is written behind the last shard"
 
 
 def test_known_roots() -> None:

@@ -1,8 +1,8 @@
-"""Large buffers that are used again: segments and their plaintext.
+"""Large buffers that are used again: segments, their plaintext and columns, frames with units.
 
 A fresh buffer of 16 MiB costs 4,096 page faults, more than receiving and opening what it is for: half of a large read's
-CPU in the client went there. So buffers are taken, filled, given back; a few stay, in huge pages where the system has
-them.
+CPU in the client went there, and a quarter of a large write's. So buffers are taken, filled, given back; a few stay, in
+huge pages where the system has them.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES: Final = SEGMENT_BYTES_MAX + COLUMNS_MAX * UNIT_ALIGNMENT_BYTES
 """The longest segment with the zeros at its end (storage/segments.py)."""
-KEPT_MAX: Final = 6
+READING_KEPT_MAX: Final = 6
 """96 MiB: one large read uses so many; more at once are made and let go."""
 
 
 class BufferPool:
-    """Buffers of BUFFER_BYTES, of one client."""
+    """Buffers of one length."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, kept_max: int, buffer_bytes: int = BUFFER_BYTES) -> None:
+        """Begin with none; keep so many that nobody uses."""
+        self._kept_max = kept_max
+        self._buffer_bytes = buffer_bytes
         self._kept: list[mmap.mmap] = []
 
     def take(self) -> mmap.mmap:
         """Return a buffer with anything in it; give it back once nobody looks at it any more."""
         if self._kept:
             return self._kept.pop()
-        fresh = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        fresh = mmap.mmap(-1, self._buffer_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         fresh.madvise(mmap.MADV_HUGEPAGE)
         return fresh
 
     def give_back(self, buffer: mmap.mmap) -> None:
         """Have a buffer used again; views of it that are still around would see what comes next."""
-        if len(self._kept) < KEPT_MAX:
+        if len(self._kept) < self._kept_max:
             self._kept.append(buffer)
 
     @contextmanager
