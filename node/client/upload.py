@@ -142,10 +142,15 @@ class Uploader:
         if pack.closed or holds_name or pack.byte_count + len(sealed.ciphertext) > SEGMENT_BYTES_MAX:
             self._close(pack)
             pack = self._pack = _Pack()
-            self._nursery.start_soon(self._watch, pack)
+            self._nursery.start_soon(self._fill_and_store, pack)
         pack.objects.append(sealed)
         pack.byte_count += len(sealed.ciphertext)
         pack.joined.set()
+
+    async def _fill_and_store(self, pack: _Pack) -> None:
+        with self._committer.pack_coming():
+            await self._watch(pack)
+            await self._store_pack(pack)
 
     async def _watch(self, pack: _Pack) -> None:
         """Close the pack at a pause of the input, or when somebody has waited long enough."""
@@ -156,13 +161,11 @@ class Uploader:
             with trio.move_on_at(pause_ends) as scope:
                 await pack.joined.wait()
             if scope.cancelled_caught:
-                self._close(pack)
+                pack.closed = True
 
     def _close(self, pack: _Pack) -> None:
-        if not pack.closed:
-            pack.closed = True
-            pack.joined.set()
-            self._nursery.start_soon(self._store_pack, pack)
+        pack.closed = True
+        pack.joined.set()
 
     async def _store_pack(self, pack: _Pack) -> None:
         # The order of a transaction's entries is the order of their bytes, and it groups them by bucket.

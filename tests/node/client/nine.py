@@ -77,6 +77,7 @@ from storage.state import (
 from storage.state_tree import prove as prove_state
 from storage.state_tree import root_of_tree
 from storage.stores.listings import list_buckets, list_versions
+from tests.node.jumps import pause
 
 SEATS = 9
 GENESIS_HEIGHT = Height(0)
@@ -248,6 +249,8 @@ class MemoryChain:
     height: Height = GENESIS_HEIGHT
     records: dict[RecordAddress, bytes] = field(default_factory=dict[RecordAddress, bytes])
     commits: dict[TransactionId, Commit] = field(default_factory=dict[TransactionId, Commit])
+    block_seconds: float = 0.0
+    """How long a transaction waits for its block."""
     segments_committed: list[SegmentId] = field(default_factory=list[SegmentId])
     changed: list[tuple[Height, tuple[ObjectName, ...]]] = field(
         default_factory=list[tuple[Height, tuple[ObjectName, ...]]]
@@ -280,7 +283,7 @@ class MemoryChain:
         return outcome.transaction
 
     async def wait(self, transaction_id: TransactionId) -> Commit:
-        await trio.lowlevel.checkpoint()
+        await pause(self.block_seconds)
         return self.commits[transaction_id]
 
     async def find_entries(self, places: Sequence[ListingPlace]) -> tuple[EntryView | None, ...]:

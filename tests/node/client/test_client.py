@@ -83,6 +83,26 @@ async def test_small_objects_share_one_segment_and_one_transaction(nine: Nine) -
             assert await client.get(f"bucket-{i % 3}", f"name-{i}") == contents(500 + i, i)
 
 
+async def test_writers_that_came_apart_are_committed_together_again(
+    nine: Nine, virtual_clock: trio.testing.MockClock
+) -> None:
+    """A block costs the nine the same for one object as for many."""
+    nine.chain.block_seconds = 0.2
+    rounds, writers = 5, 8
+
+    async def write(writer: int) -> None:
+        await pause(0.1 * (writer % 2))  # half of them begin while the others wait for their block
+        for number in range(rounds):
+            await client.put("b", f"{writer}/{number}", bytes_source(contents(1_000)))
+
+    async with nine.client() as client:
+        virtual_clock.autojump_threshold = 0.02
+        async with trio.open_nursery() as nursery:
+            for writer in range(writers):
+                nursery.start_soon(write, writer)
+    assert len(nine.chain.commits) <= rounds + 1
+
+
 async def test_small_reads_of_one_holder_are_asked_together(nine: Nine) -> None:
     async with nine.client() as client:
         async with trio.open_nursery() as nursery:
