@@ -7,6 +7,7 @@ one seed decides (testnet/simulation).
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple
 
@@ -72,17 +73,44 @@ class BriefWork:
                 self._threaded_left = THREADED_CALLS
 
 
+class _Waiting:
+    """How long one thread has waited for a core; the file that tells it stays open while the thread lives."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self) -> None:
+        """Open the calling thread's file, if there is one."""
+        try:
+            self._descriptor = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        """Close it when the thread has ended."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def seconds(self) -> float:
+        """Return seconds of waiting; none where the kernel does not tell."""
+        if self._descriptor < 0:
+            return 0.0
+        waited = os.pread(self._descriptor, SCHEDSTAT_BYTES, 0).split()[1:2]
+        return sum(map(int, waited)) / NANOSECONDS
+
+
+class _OfThread(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.waiting = _Waiting()
+
+
+_OF_THREAD: Final = _OfThread()
+
+
 def unhurried_s() -> float:
     """Return seconds of a clock that stands still while this thread waits for a core: a busy machine is no slow disk.
 
     Where the kernel does not tell, the clock is an ordinary one.
     """
-    try:
-        descriptor = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return time.monotonic()
-    try:
-        waited = os.read(descriptor, SCHEDSTAT_BYTES).split()[1:2]
-    finally:
-        os.close(descriptor)
-    return time.monotonic() - sum(map(int, waited)) / NANOSECONDS
+    return time.monotonic() - _OF_THREAD.waiting.seconds()

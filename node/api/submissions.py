@@ -58,7 +58,7 @@ class SubmissionViews:
         body = await read_body(request)
         pending = await self._runner(body)(lambda: self._admission.check(decode_submission(body)))
         admitted = self._admission.post(pending)
-        place = (await self._places((admitted,), wait_s, self._look_up))[0]
+        place = (await self._carried_places((admitted,), wait_s))[0]
         if place is None:
             return json_answer(SubmitAnswer(transaction_id=admitted.hex()), 202)
         return json_answer(transaction_answer(place))
@@ -71,7 +71,7 @@ class SubmissionViews:
         refused = [self._post(one) if not isinstance(one, GrandestError) else one for one in checked]
         names = [transaction_id(submission.transaction) for submission in submissions]
         waited_for = [name for name, error in zip(names, refused, strict=True) if error is None]
-        found = dict(zip(waited_for, await self._places(waited_for, wait_s, self._look_up), strict=True))
+        found = dict(zip(waited_for, await self._carried_places(waited_for, wait_s), strict=True))
         return json_answer(
             PostedManyAnswer(
                 posted=[_posted(name, found.get(name), error) for name, error in zip(names, refused, strict=True)]
@@ -82,7 +82,7 @@ class SubmissionViews:
         """Answer where a transaction stands, once it does."""
         wanted = TransactionId(read_hex(request.path_params["transaction_id"], HASH_BYTES, "transaction id"))
         wait_s = wait_seconds(request.query_params.get("wait_s", "0"))
-        place = (await self._places((wanted,), wait_s, trio.to_thread.run_sync))[0]
+        place = await self._place(wanted, wait_s)
         if place is None:
             state = "waits for a block" if self._mempool.get(wanted) else "is not known here"
             raise MissingError(f"transaction {wanted.hex()} {state}")
@@ -108,23 +108,26 @@ class SubmissionViews:
             return error
         return None
 
-    async def _places(
-        self, wanted: Sequence[TransactionId], wait_s: float, run: RunBlocking
-    ) -> list[TransactionPlace | None]:
-        """Return where transactions stand, once all of them do; None for one that does not in time."""
+    async def _carried_places(self, posted: Sequence[TransactionId], wait_s: float) -> list[TransactionPlace | None]:
+        """Return where transactions of this very turn of the loop stand, once blocks carry all; None for the others."""
         with ExitStack() as watching:
-            events = [watching.enter_context(self._carried.watching(name)) for name in wanted]
-            places = await run(self._look_at, wanted)
-            if None not in places or wait_s <= 0:
-                return places
+            events = [watching.enter_context(self._carried.watching(name)) for name in posted]
             with trio.move_on_after(wait_s):
-                for event, place in zip(events, places, strict=True):
-                    if place is None and not event.is_set():
-                        await event.wait()
-            return await run(self._look_at, wanted)
+                for event in events:
+                    await event.wait()
+            if not any(event.is_set() for event in events):
+                return [None] * len(posted)
+            return await self._look_up(lambda: [self._store.transaction(name) for name in posted])
 
-    def _look_at(self, wanted: Sequence[TransactionId]) -> list[TransactionPlace | None]:
-        return [self._store.transaction(name) for name in wanted]
+    async def _place(self, wanted: TransactionId, wait_s: float) -> TransactionPlace | None:
+        """Return where a transaction stands, once it does; None when it does not in time."""
+        with self._carried.watching(wanted) as carried:
+            place = await trio.to_thread.run_sync(self._store.transaction, wanted)
+            if place is None and wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await carried.wait()
+                place = await trio.to_thread.run_sync(self._store.transaction, wanted)
+        return place
 
 
 def _posted(name: TransactionId, place: TransactionPlace | None, refused: GrandestError | None) -> PostedAnswer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -82,5 +83,20 @@ def test_the_unhurried_clock_never_runs_ahead_of_the_ordinary_one_and_counts_wha
 
 def test_where_the_kernel_does_not_tell_the_clock_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocking, "SCHEDSTAT", "/proc/no such file")
-    before = time.monotonic()
-    assert before <= unhurried_s() <= time.monotonic()
+    before, told = time.monotonic(), list[float]()
+    run_thread(lambda: told.append(unhurried_s()))
+    assert before <= told[0] <= time.monotonic()
+
+
+def test_a_thread_that_ends_leaves_no_file_open() -> None:
+    unhurried_s()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(8):
+        run_thread(unhurried_s)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def run_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
