@@ -43,6 +43,7 @@ class Domain(StrEnum):
     SEAT_OFFER = "grandest/1/seat-offer"
     SEAT_CHANGE = "grandest/1/seat-change"
     MOVE = "grandest/1/move"
+    READ = "grandest/1/read"
 
 
 def sign_bytes(domain: Domain, genesis_hash: GenesisHash, payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ Nothing here blocks the agreement: requests run in worker threads of their own, 
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +25,10 @@ from node.completion_task import CompletionTask
 from node.holder import Holder, HolderIdentity
 from node.keys import read_object_store_keys
 from node.network.certificates import key_of_certificate
-from node.network.shard_channel import ShardServer
+from node.network.shard_channel import MemberReads, ShardServer
 from node.own_shards import OwnColumns
 from node.purge_task import PurgeTask
+from node.read_book import ReadBook
 from node.recode_task import RecodeParts, RecodeTask
 from node.repair_task import RepairTask
 from node.scrub_task import ScrubParts, ScrubTask
@@ -158,6 +160,7 @@ class DataPlane:
             seats=seating.placement,
             signing_key=config.keys.signing,
             genesis_hash=config.genesis_hash,
+            network_key=config.keys.network.public,
             receipt_heights=seating.parameters.receipt_heights,
         )
         self.holder = Holder(
@@ -168,6 +171,8 @@ class DataPlane:
             on_corrupt=self._on_corrupt,
             precommitted=precommitted,
         )
+        self.reads = ReadBook(config.home, config.genesis_hash, now_ms, seating.parameters.epoch_ms)
+        self.holder.keep_read = self.reads.keep
         self.server = ShardServer(config.keys.network, self.holder)
         self.purge = PurgeTask(self._own)
         self.completion = CompletionTask(
@@ -205,10 +210,15 @@ class DataPlane:
 
     async def run(self) -> None:
         """Serve, repair, complete, scrub, purge and compact until cancelled."""
+        with closing(self.reads):
+            await self._run_tasks()
+
+    async def _run_tasks(self) -> None:
         async with trio.open_nursery() as nursery:
             live_min = self._seating.members.budget.quorum - 1
             seats = {SeatIndex(member): seat for member, seat in self._seating.seats.items()}
-            pool = HolderPool(self._seats, dialler(seats, self._config.keys.network, nursery), live_min)
+            reads = MemberReads(self._config.genesis_hash, now_ms)
+            pool = HolderPool(self._seats, dialler(seats, self._config.keys.network, nursery, reads), live_min)
             if self._config.seat in self._seating.seats:
                 pool.exclude(SeatIndex(self._config.seat))
             sender = SeatSender(

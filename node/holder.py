@@ -10,8 +10,9 @@ Rules:
    computed from the units as they arrived, is the root asked for.
 3. A receipt expires at most `receipt_heights` above this node's chain; until then what it vouches for is kept
    (own_shards.py deletes what the chain does not have then). What the chain has already waits for nothing.
-4. Damaged leaves are never served: on_corrupt() is called, for repair, and the asker goes elsewhere.
-5. A tenant's uncommitted bytes are bounded (the store: QUEUE_FULL); a nearly full disk refuses too (StoreFullError).
+4. A member signs for the leaves that it asks for, or gets none; what it signed is kept (rules S65, S66).
+5. Damaged leaves are never served: on_corrupt() is called, for repair, and the asker goes elsewhere.
+6. A tenant's uncommitted bytes are bounded (the store: QUEUE_FULL); a nearly full disk refuses too (StoreFullError).
 
 All disk work happens in worker threads, THREADS_MAX at once.
 """
@@ -28,7 +29,6 @@ from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height
 from node.moved_in import MovedIn
 from node.network.shard_messages import (
-    LEAVES_PER_READ_MAX,
     AskHeight,
     AskHeld,
     AskReceipt,
@@ -44,15 +44,18 @@ from node.network.shard_messages import (
     ReadPiece,
     ReadRanges,
     ReadRecords,
+    ReadRequest,
     ReceiptAnswer,
     RecordsAnswer,
     Stored,
     StoreUnits,
     VoucherAnswer,
+    ranges_asked,
 )
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.merkle import prove
 from storage.placement import Placement, column_of
+from storage.read_receipts import LEAVES_PER_READ_MAX, ReadReceipt
 from storage.receipts import Receipt, held_bitmap, sign_receipt
 from storage.segments import SegmentShape
 from storage.stores.protocols import ShardName
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from node.network.shard_messages import RequestFrame
     from storage.identifiers import RecordAddress, SeatIndex, SegmentId, TenantId
     from storage.moves import Move, Voucher
+    from storage.read_receipts import SignedRead
     from storage.receipts import ReceiptItem
     from storage.state import SegmentState
     from storage.stores.protocols import ShardStore, StoredShard
@@ -74,6 +78,7 @@ THREADS_MAX: Final = 8
 RECEIPT_HEIGHTS_DEFAULT: Final = Height(1_000)
 
 CorruptCallback: TypeAlias = Callable[[ShardName], None]
+ReadCallback: TypeAlias = Callable[[ReadReceipt], None]
 VouchCallback: TypeAlias = "Callable[[Move], Awaitable[Voucher]]"
 
 
@@ -122,6 +127,8 @@ class HolderIdentity:
     """All that placement chooses from."""
     signing_key: SigningKey
     genesis_hash: GenesisHash
+    network_key: PublicKey
+    """By which members name it in what they sign for reads."""
     receipt_heights: Height = RECEIPT_HEIGHTS_DEFAULT
 
 
@@ -137,6 +144,8 @@ class Holder:
     """Called in the trio thread with a shard whose bytes are damaged; must not block."""
     client_questions: int = 0
     """Answered so far for granted clients: repair steps aside for them."""
+    keep_read: ReadCallback | None = None
+    """Checks and keeps what a member signed for (read_book.py, blocks); None asks for no signature."""
     vouch: VouchCallback | None = None
     """Recomputes a move and signs for it (vouching.py); None refuses."""
     _moved: MovedIn = field(init=False)
@@ -176,6 +185,8 @@ class Holder:
     def _answer(self, peer: PublicKey, request: RequestFrame) -> Message:
         body = request.body
         assert not isinstance(body, AskVoucher), "answered without a thread"
+        if isinstance(body, ReadRequest) and self.keep_read is not None and self.chain.is_member(peer):
+            self.keep_read(self._receipt_for(peer, body, request.signed))
         match body:
             case StoreUnits():
                 return self._store(peer, body, request.bulk)
@@ -198,6 +209,17 @@ class Holder:
                 raise AssertionError("answered without a thread")
             case _:
                 assert_never(body)
+
+    def _receipt_for(self, reader: PublicKey, body: ReadRequest, signed: SignedRead | None) -> ReadReceipt:
+        if signed is None:
+            raise RejectionError(RejectionReason.BAD_RECEIPT, "a member signs for the leaves that it asks for")
+        return ReadReceipt(
+            reader=reader,
+            holder=self.identity.network_key,
+            time_ms=signed.time_ms,
+            ranges=ranges_asked(body),
+            signature=signed.signature,
+        )
 
     def _store(self, peer: PublicKey, body: StoreUnits, units: memoryview) -> Message:
         self._require_writer(peer, body.tenant)

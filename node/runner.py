@@ -378,6 +378,7 @@ class Node:
             signer=self.stores.signer,
             connected_seats=lambda: [int(member) for member in self.links.connected()],
             holder_bytes=self.data_plane.bytes_held,
+            reads=self.data_plane.reads,
             operator=self.seating.operator,
         )
         application = HeightGate(

@@ -4,6 +4,8 @@
     GET  /v1/seats                                  the members, where they are reached, who is suspended
     GET  /v1/evidence                               proven equivocation, and the blocks that hold the proofs
     GET  /v1/audits                                 every operator's proofs of possession, erasure reports, maintenance
+    GET  /v1/reads, /v1/reads/NAME?from=BYTES       what members signed for what they read here: 4 bytes length
+                                                    (big-endian), ReadReceipt, again and again
     GET  /v1/blocks/HEIGHT                          a decided block
     GET  /v1/raw/genesis                            the encoded genesis
     GET  /v1/raw/blocks?from=H&count=N              N <= 256 times 4 bytes length (big-endian), DecidedBlock; <= 16 MiB
@@ -79,6 +81,7 @@ from node.api.questions import (
     read_question,
     whole_number,
 )
+from node.api.reads import ReadViews
 from node.api.submissions import SubmissionViews
 from node.api.tenant_views import TenantViews
 from node.clock import now_ms
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
     from node.config import NodeConfig
     from node.consensus_task import ConsensusTask
     from node.mempool import Mempool
+    from node.read_book import ReadBook
     from node.signer import Signer
     from storage.proofs import StateProof, TransactionProof
     from storage.stores.blocks import ChainStore, ListedEntry
@@ -119,6 +123,7 @@ class ApiParts:
     signer: Signer
     connected_seats: Callable[[], list[int]]
     holder_bytes: Callable[[], int]
+    reads: ReadBook
     operator: str
     """Who sits here, as the state says."""
 
@@ -131,12 +136,15 @@ def build_application(parts: ApiParts) -> Starlette:
     )
     buckets = BucketViews(parts.store)
     tenants = TenantViews(parts.store)
+    reads = ReadViews(parts.reads)
     routes = (
         ("/v1/status", views.status),
         ("/v1/seats", views.seats),
         ("/v1/seats/changes", views.seat_changes),
         ("/v1/evidence", views.evidence),
         ("/v1/audits", views.audits),
+        ("/v1/reads", reads.reads),
+        ("/v1/reads/{name}", reads.page),
         ("/v1/blocks/{height}", views.block),
         ("/v1/raw/genesis", views.raw_genesis),
         ("/v1/raw/seats", views.raw_seats),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from node.cli import ExitCode
 from node.cli.asked_node import add_node_options, blocks, fetch, node_addresses, open_node
 from node.cli.audited_duties import add_erasure, add_operators
+from node.cli.audited_reads import add_reads
 from node.cli.output import (
     Json,
     Measure,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """Mount `audit export`, `replay`, `forensics`, `operators` and `erasure`."""
+    """Mount `audit export`, `replay`, `forensics`, `operators`, `erasure` and `reads`."""
     audit = new_command(commands, "audit", "take the chain home and re-run it from genesis")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
     export = new_command(actions, "export", "write genesis and every decided block to one file")
@@ -50,6 +51,7 @@ def add_commands(commands: Commands) -> None:
     forensics.set_defaults(run=run_forensics)
     add_operators(actions)
     add_erasure(actions)
+    add_reads(actions)
 
 
 def run_export(arguments: Namespace) -> int:

@@ -11,7 +11,8 @@ from consensus.errors import RejectionError
 from node.client.links import LeavesAnswer
 from node.errors import PeerUnreachableError
 from node.network.shard_channel import open_shard_client
-from node.network.shard_messages import LeafRange, StoreUnits
+from node.network.shard_messages import StoreUnits
+from storage.read_receipts import LeafRange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from consensus.identifiers import Height
     from consensus.signing import SigningKey
     from node.client.links import Connect, LeafPlace, ShardName
-    from node.network.shard_channel import ShardClient
+    from node.network.shard_channel import MemberReads, ShardClient
     from storage.genesis import Seat
     from storage.identifiers import ColumnIndex, RecordAddress, SeatIndex, SegmentId, TenantId
     from storage.moves import Move, Voucher
@@ -104,17 +105,23 @@ class ShardLink:
         await self._channel.aclose()
 
 
-def dialler(seats: Mapping[SeatIndex, Seat] | Sequence[Seat], identity: SigningKey, nursery: trio.Nursery) -> Connect:
+def dialler(
+    seats: Mapping[SeatIndex, Seat] | Sequence[Seat],
+    identity: SigningKey,
+    nursery: trio.Nursery,
+    reads: MemberReads | None = None,
+) -> Connect:
     """Return what opens a link to a seat; the links' tasks run in the nursery.
 
     Args:
         seats: By number.
         identity: The key whose certificate the holders accept: a granted client's or a member's network key.
         nursery: Lives as long as the links.
+        reads: With a member's network key: signs for what is read, or holders serve no leaves.
     """
 
     async def connect(seat: SeatIndex) -> ShardLink:
-        link = await nursery.start(_hold, seats[seat], identity)
+        link = await nursery.start(_hold, seats[seat], identity, reads)
         if isinstance(link, PeerUnreachableError | RejectionError):
             raise link
         assert isinstance(link, ShardLink), "a link or why there is none"
@@ -126,6 +133,7 @@ def dialler(seats: Mapping[SeatIndex, Seat] | Sequence[Seat], identity: SigningK
 async def _hold(
     seat: Seat,
     identity: SigningKey,
+    reads: MemberReads | None,
     *,
     task_status: TaskStatus[ShardLink | PeerUnreachableError | RejectionError],
 ) -> None:
@@ -134,7 +142,9 @@ async def _hold(
     try:
         async with trio.open_nursery() as own:
             try:
-                channel = await open_shard_client(own, seat.host, seat.shard_port, identity, seat.certificate)
+                channel = await open_shard_client(
+                    own, seat.host, seat.shard_port, identity, seat.certificate, reads=reads
+                )
             except (PeerUnreachableError, RejectionError) as error:
                 task_status.started(error)
             else:

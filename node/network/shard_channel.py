@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from node.network.shard_client import ANSWER_S, ShardClient, open_shard_client
+from node.network.shard_client import ANSWER_S, MemberReads, ShardClient, open_shard_client
 from node.network.shard_connection import WINDOW
 from node.network.shard_server import CONNECTIONS_PER_PEER_MAX, ShardHandler, ShardServer
 
@@ -23,6 +23,7 @@ __all__ = [
     "ANSWER_S",
     "CONNECTIONS_PER_PEER_MAX",
     "WINDOW",
+    "MemberReads",
     "ShardClient",
     "ShardHandler",
     "ShardServer",

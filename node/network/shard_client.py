@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
 from node.errors import PeerUnreachableError
-from node.network.certificates import client_context
+from node.network.certificates import client_context, key_of_certificate
 from node.network.shard_connection import FRAME_S, HANDSHAKE_S, WINDOW, Outbox, deadline, first_of
 from node.network.shard_messages import (
     BULK_BYTES_MAX,
@@ -25,7 +25,6 @@ from node.network.shard_messages import (
     AskVoucher,
     HeightAnswer,
     HeldAnswer,
-    LeafRange,
     LeavesAnswer,
     Message,
     PieceAnswer,
@@ -34,6 +33,7 @@ from node.network.shard_messages import (
     ReadPiece,
     ReadRanges,
     ReadRecords,
+    ReadRequest,
     ReceiptAnswer,
     RecordsAnswer,
     Stored,
@@ -43,17 +43,20 @@ from node.network.shard_messages import (
     decode_prefix,
     encode_frame,
     expect_answer,
+    ranges_asked,
 )
 from node.network.tls_pipe import TlsPipe
 from storage.identifiers import LEAF_BYTES
+from storage.read_receipts import sign_read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from consensus.identifiers import Buffer, Height
+    from consensus.identifiers import Buffer, GenesisHash, Height, Milliseconds
     from consensus.signing import SigningKey
     from storage.identifiers import ColumnIndex, RecordAddress, SegmentId, TenantId
     from storage.moves import Move, Voucher
+    from storage.read_receipts import LeafRange, SignedRead
     from storage.receipts import Receipt, ReceiptItem
 
 UNANSWERED_MAX: Final = 4 * WINDOW
@@ -69,8 +72,10 @@ _UNWANTED: Final = memoryview(bytearray(BULK_BYTES_MAX))
 class ShardClient:
     """The dialling side of one connection. Open it with open_shard_client()."""
 
-    def __init__(self, pipe: TlsPipe) -> None:
+    def __init__(self, pipe: TlsPipe, sign: Callable[[ReadRequest], SignedRead] | None = None) -> None:
+        """Ask over a pipe; `sign` gives a member's word for each question for leaves (rule S65)."""
         self._pipe = pipe
+        self._sign = sign
         self._outbox = Outbox()
         self._window = trio.Semaphore(WINDOW)
         self._open: dict[int, _OpenRequest] = {}
@@ -97,6 +102,8 @@ class ShardClient:
             PeerUnreachableError: No answer in time, or the connection is gone.
             RejectionError: The peer broke the protocol or does not accept our certificate.
         """
+        if self._sign is not None and isinstance(message.body, ReadRequest):
+            message = replace(message, signed=self._sign(message.body))
         with deadline(deadline_s, "answer"):
             async with self._window:
                 return await self._ask(message, _BulkTarget(into) if into else None)
@@ -291,6 +298,24 @@ class ShardClient:
         self._open.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class MemberReads:
+    """What a member needs to sign for what it reads (rule S65), beside the network key that it dials with."""
+
+    genesis_hash: GenesisHash
+    now_ms: Callable[[], Milliseconds]
+
+    def signer(self, network_key: SigningKey, peer_certificate: bytes) -> Callable[[ReadRequest], SignedRead]:
+        """Return what signs questions to the holder of a certificate; raises RejectionError where it is none."""
+        holder = key_of_certificate(peer_certificate)
+
+        def sign(body: ReadRequest) -> SignedRead:
+            ranges = ranges_asked(body)
+            return sign_read(network_key, self.genesis_hash, holder=holder, time_ms=self.now_ms(), ranges=ranges)
+
+        return sign
+
+
 async def open_shard_client(
     nursery: trio.Nursery,
     host: str,
@@ -299,6 +324,7 @@ async def open_shard_client(
     peer_certificate: bytes,
     *,
     deadline_s: float = HANDSHAKE_S,
+    reads: MemberReads | None = None,
 ) -> ShardClient:
     """Dial a seat; the connection lives in the nursery until aclose() or its end.
 
@@ -309,12 +335,14 @@ async def open_shard_client(
         identity: Our network key or client key.
         peer_certificate: The seat's certificate, DER; nobody else is talked to.
         deadline_s: For connecting and the handshake together.
+        reads: With a member's identity: signs for what is read.
 
     Raises:
         PeerUnreachableError: Nobody answers there in time.
         RejectionError: NOT_A_MEMBER when somebody else answers. That *we* are refused shows at the first request.
     """
-    client = ShardClient(await _connect(host, port, identity, peer_certificate, deadline_s))
+    sign = None if reads is None else reads.signer(identity, peer_certificate)
+    client = ShardClient(await _connect(host, port, identity, peer_certificate, deadline_s), sign)
     nursery.start_soon(client.run)
     return client
 

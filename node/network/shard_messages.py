@@ -4,9 +4,10 @@ A frame, after its length on the wire (shard_channel.py):
 
     request number (4, big-endian) || header bytes (4, big-endian) || header || bulk
 
-The header is a canonical record: a Request from the dialling side, an Answer from the other, each naming the request
-number it belongs to. The bulk (units, leaves, sealed records) follows raw, so that large buffers are never copied
-through MessagePack. Header at most HEADER_BYTES_MAX, bulk at most BULK_BYTES_MAX; only the messages that say so carry
+The header is a canonical record: a Request from the dialling side, with a member's word for the leaves that it asks for
+(storage/read_receipts.py), an Answer from the other, each naming the request number it belongs to. The bulk (units,
+leaves, sealed records) follows raw, so that large buffers are never copied through MessagePack. Header at most
+HEADER_BYTES_MAX, bulk at most BULK_BYTES_MAX; only the messages that say so carry
 bulk. Every answer is the request's own, or Refused.
 
 | Request (tag) | Bulk | Answer (tag) | Bulk |
@@ -56,6 +57,7 @@ from storage.identifiers import (
     TenantId,
 )
 from storage.moves import Move, Voucher
+from storage.read_receipts import LEAVES_PER_READ_MAX, RANGES_PER_READ_MAX, LeafRange, LeafRanges, SignedRead
 from storage.receipts import RECEIPT_SEGMENTS_MAX, Receipt, ReceiptItem
 from storage.records import RECORD_BYTES_MAX
 
@@ -67,10 +69,7 @@ PREFIX_BYTES: Final = 8
 """Request number and header length."""
 FRAME_BYTES_MAX: Final = PREFIX_BYTES + HEADER_BYTES_MAX + BULK_BYTES_MAX
 REQUEST_NUMBER_MAX: Final = 2**32 - 1
-LEAVES_PER_READ_MAX: Final = BULK_BYTES_MAX // LEAF_BYTES
 RECORDS_PER_READ_MAX: Final = BULK_BYTES_MAX // RECORD_BYTES_MAX
-RANGES_PER_READ_MAX: Final = 16
-"""Of up to LEAVES_PER_READ_MAX leaves together: what many readers of small objects want of one holder at a moment."""
 DETAIL_LENGTH_MAX: Final = 256
 
 _LEAF = Meta(ge=0, le=SEGMENT_BYTES_MAX // LEAF_BYTES - 1)
@@ -133,19 +132,13 @@ class ReadRecords(Record, tag=6):
     ]
 
 
-class LeafRange(Record):
-    """Consecutive leaves of a shard."""
-
-    segment_id: Annotated[SegmentId, SEGMENT]
-    column: Annotated[ColumnIndex, COLUMN]
-    first_leaf: Annotated[int, _LEAF]
-    leaf_count: Annotated[int, _LEAF_COUNT]
-
-
 class ReadRanges(Record, tag=7):
-    """Send leaves of many shards, each range with its proof; together at most LEAVES_PER_READ_MAX leaves."""
+    """Send leaves of many shards, each range with its proof; together at most LEAVES_PER_READ_MAX leaves.
 
-    ranges: Annotated[tuple[LeafRange, ...], Meta(min_length=1, max_length=RANGES_PER_READ_MAX)]
+    It is what many readers of small objects want of one holder at a moment.
+    """
+
+    ranges: LeafRanges
 
 
 class AskHeight(Record, tag=50):
@@ -254,8 +247,13 @@ Answer = (
 )
 
 
+ReadRequest = ReadLeaves | ReadPiece | ReadRanges
+"""Questions for leaves, which members sign (rule S65)."""
+
+
 class _RequestHeader(Record):
     body: Request
+    signed: SignedRead | None
 
 
 class _AnswerHeader(Record):
@@ -268,6 +266,8 @@ class Message:
 
     body: Request | Answer
     bulk: tuple[Buffer, ...] = ()
+    signed: SignedRead | None = None
+    """A member's word for the leaves that it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +277,7 @@ class RequestFrame:
     number: int
     body: Request
     bulk: memoryview
+    signed: SignedRead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +302,8 @@ class FramePrefix:
 def encode_frame(number: int, message: Message) -> tuple[Buffer, ...]:
     """Return a frame as the buffers to send: prefix and header first, then the bulk as it is."""
     body = message.body
-    header = encode(_RequestHeader(body=body) if isinstance(body, Request) else _AnswerHeader(body=body))
+    head = _RequestHeader(body=body, signed=message.signed) if isinstance(body, Request) else _AnswerHeader(body=body)
+    header = encode(head)
     assert 0 <= number <= REQUEST_NUMBER_MAX, number
     assert len(header) <= HEADER_BYTES_MAX, len(header)
     assert sum(memoryview(part).nbytes for part in message.bulk) <= BULK_BYTES_MAX, "bulk beyond its limit"
@@ -326,10 +328,23 @@ def decode_prefix(prefix: Buffer, frame_bytes: int) -> FramePrefix:
 def decode_request(frame: Buffer) -> RequestFrame:
     """Read a frame from the dialling side or raise RejectionError."""
     number, header, bulk = _split(frame)
-    body = decode(header, _RequestHeader, bytes_max=HEADER_BYTES_MAX).body
+    head = decode(header, _RequestHeader, bytes_max=HEADER_BYTES_MAX)
+    body = head.body
     if bulk.nbytes and not isinstance(body, StoreUnits):
         raise RejectionError(RejectionReason.MALFORMED, f"{type(body).__name__} carries no bulk")
-    return RequestFrame(number, body, bulk)
+    if head.signed is not None and not isinstance(body, ReadRequest):
+        raise RejectionError(RejectionReason.MALFORMED, f"{type(body).__name__} carries no receipt")
+    return RequestFrame(number, body, bulk, head.signed)
+
+
+def ranges_asked(body: ReadRequest) -> tuple[LeafRange, ...]:
+    """Return the leaves that a question is about: what a member signs (rule S65)."""
+    if isinstance(body, ReadRanges):
+        return body.ranges
+    asked = LeafRange(
+        segment_id=body.segment_id, column=body.column, first_leaf=body.first_leaf, leaf_count=body.leaf_count
+    )
+    return (asked,)
 
 
 def decode_answer(frame: Buffer) -> AnswerFrame:

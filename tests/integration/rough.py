@@ -15,9 +15,12 @@ import trio
 from consensus.blocks import DecidedBlock
 from consensus.certificates import CommitCertificate, bitmap_members
 from consensus.encoding import decode
+from consensus.genesis import genesis_hash
 from consensus.messages import MESSAGE_BYTES_MAX
 from node.client import bytes_source, open_client, read_client_home
+from node.clock import now_ms
 from node.entry_file import EntryReader
+from node.network.shard_channel import MemberReads
 from node.signer import ENTRY_BYTES_MAX, HEAD, MAGIC, SignedStep, SignerEntry, _Line
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.identifiers import SeatIndex, SegmentId
@@ -103,6 +106,11 @@ async def damaged_leaves(client: Client, link: HolderLink, seat: SeatIndex, segm
                 continue
             check_range(segment.roots[column], answer.leaves, leaf, shape.shard_bytes, answer.proof)
     return refused
+
+
+def reads_of(cluster: Cluster) -> MemberReads:
+    """Return what a member's own key needs beside it to read another's columns."""
+    return MemberReads(genesis_hash(cluster.genesis), now_ms)
 
 
 def stop_seat(cluster: Cluster, seat: SeatIndex) -> None:

@@ -32,7 +32,7 @@ from testnet.cli import main
 from testnet.cluster import Cluster, open_cluster, start_seat, stop_all, votes, wait_for_seats
 from testnet.genesis import make_testnet
 from testnet.processes import start_process
-from tests.integration.rough import BUCKET, check_all, client_of, put, segments_of, stop_seat
+from tests.integration.rough import BUCKET, check_all, client_of, put, reads_of, segments_of, stop_seat
 from tests.small_disks import imaged_disk, stored_bytes
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ async def leaves_of(site: Site, client: Client, name: str) -> dict[SeatIndex, li
     found: dict[SeatIndex, list[bytes]] = {}
     own = load_keys(site.cluster.seat_home(SeatIndex(0)) / "keys").network
     async with open_plain_nursery() as nursery:
-        connect = dialler(site.cluster.seats, own, nursery)
+        connect = dialler(site.cluster.seats, own, nursery, reads_of(site.cluster))
         for seat in site.cluster.all_seats():
             if seat in LIES:
                 continue
@@ -214,7 +214,7 @@ async def test_an_erased_object_is_in_no_byte_of_nine_disks_a_minute_later(
         assert sum(map(len, leaves.values())) >= 7 * (ERASED_BYTES // 6 // LEAF_BYTES)
         opened, small_one = await client.open(BUCKET, name), await client.open(BUCKET, packed)
         own = load_keys(site.cluster.seat_home(SeatIndex(0)) / "keys").network
-        link = await dialler(site.cluster.seats, own, nursery)(SeatIndex(0))
+        link = await dialler(site.cluster.seats, own, nursery, reads_of(site.cluster))(SeatIndex(0))
         records = await link.read_records((opened.entry.record_address, small_one.entry.record_address))
         everywhere = [name.encode(), packed.encode()]
         for record in records:

@@ -66,6 +66,7 @@ from tests.integration.rough import (
     damaged_leaves,
     flip_bits,
     put,
+    reads_of,
     segments_of,
     stop_seat,
     wait_for_columns,
@@ -202,7 +203,7 @@ async def test_flipped_bits_are_never_served_and_are_rebuilt(nine: Cluster) -> N
         await wait_for_columns(client, list(written))
         segments = await segments_of(client, list(written))
         home = nine.seat_home(seat)
-        connect = dialler(nine.seats, load_keys(nine.seat_home(SeatIndex(0)) / "keys").network, nursery)
+        connect = dialler(nine.seats, load_keys(nine.seat_home(SeatIndex(0)) / "keys").network, nursery, reads_of(nine))
 
         async def damage_is_found() -> None:
             link = await connect(seat)

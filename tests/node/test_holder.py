@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,18 +10,19 @@ import pytest
 import trio
 
 from consensus.errors import RejectionError, RejectionReason
-from consensus.identifiers import GenesisHash, Height, PublicKey
+from consensus.identifiers import GenesisHash, Height, Milliseconds, PublicKey
 from consensus.signing import SigningKey
+from node.cli.asked_node import parts
+from node.clock import now_ms
 from node.holder import Holder, HolderIdentity
 from node.moved_in import MOVES_WAITING_MAX
 from node.network.certificates import make_certificate
-from node.network.shard_channel import ShardServer, open_shard_client
+from node.network.shard_channel import MemberReads, ShardServer, open_shard_client
 from node.network.shard_messages import (
     AskHeld,
     AskReceipt,
     AskVoucher,
     HeldAnswer,
-    LeafRange,
     LeavesAnswer,
     Message,
     PieceAnswer,
@@ -37,11 +38,14 @@ from node.network.shard_messages import (
     Stored,
     StoreUnits,
     VoucherAnswer,
+    ranges_asked,
 )
+from node.read_book import ReadBook
 from storage.errors import ShardCorruptError, ShardMissingError
 from storage.identifiers import UNIT_BYTES, ColumnIndex, RecordAddress, SeatIndex, SegmentId, ShardRoot, TenantId
 from storage.merkle import check_range, check_shard, leaf_hashes, root_of
 from storage.moves import Move, MovedRange, Voucher, sign_move
+from storage.read_receipts import LeafRange, ReadReceipt, check_read, decode_read, sign_read
 from storage.receipts import ReceiptItem, check_receipt, held_positions
 from storage.segments import SegmentShape, code_segment
 from storage.state import SegmentState
@@ -121,7 +125,9 @@ class Place:
 
     def __post_init__(self) -> None:
         self.holder = Holder(
-            identity=HolderIdentity(seat=SEAT, seats=SEATS, signing_key=SIGNING_KEY, genesis_hash=GENESIS),
+            identity=HolderIdentity(
+                seat=SEAT, seats=SEATS, signing_key=SIGNING_KEY, genesis_hash=GENESIS, network_key=SIGNING_KEY.public
+            ),
             shards=self.shards,
             records=self.records,
             chain=self.chain,
@@ -397,6 +403,68 @@ async def test_records_are_served_in_the_order_asked() -> None:
     answer = await place.ask(MEMBER, ReadRecords(addresses=(three, two, one)))
     assert answer.body == RecordsAnswer(record_bytes=(12, 0, 5))
     assert b"".join(bytes(part) for part in answer.bulk) == b"third recordfirst"
+
+
+async def test_a_member_signs_for_the_leaves_that_it_reads_and_the_holder_keeps_it() -> None:
+    place, reader, kept = Place(), SigningKey(b"r" * 32), list[ReadReceipt]()
+    place.chain.members.add(reader.public)
+    place.holder.keep_read = kept.append
+    await place.store(_segment(1))
+    body = ReadLeaves(segment_id=_segment(1), column=COLUMN, first_leaf=0, leaf_count=2)
+    with pytest.raises(RejectionError, match="bad_receipt: a member signs for the leaves"):
+        await place.ask(reader.public, body)
+    assert (await place.ask(CLIENT, AskHeld(segment_ids=(_segment(1),)))).body == HeldAnswer(columns=(0,))
+    await place.receipt(_item(1))
+    assert isinstance((await place.ask(CLIENT, body)).body, LeavesAnswer), "a client holds no column to answer for"
+    assert kept == []
+    signed = sign_read(reader, GENESIS, holder=SIGNING_KEY.public, time_ms=Milliseconds(5), ranges=ranges_asked(body))
+    answer = await place.holder.answer(reader.public, RequestFrame(1, body, memoryview(b""), signed))
+    assert isinstance(answer.body, LeavesAnswer)
+    (receipt,) = kept
+    check_read(receipt, GENESIS)
+    assert (receipt.reader, receipt.holder, receipt.ranges) == (reader.public, SIGNING_KEY.public, ranges_asked(body))
+
+    def refuse(_receipt: ReadReceipt) -> None:
+        raise RejectionError(RejectionReason.QUEUE_FULL, "no more of this member")
+
+    place.holder.keep_read = refuse
+    with pytest.raises(RejectionError, match="queue_full"):
+        await place.holder.answer(reader.public, RequestFrame(1, body, memoryview(b""), signed))
+
+
+async def test_what_a_member_reads_over_the_channel_is_kept_with_its_signature(tmp_path: Path) -> None:
+    seat, reader = SigningKey(b"1" * 32), SigningKey(b"2" * 32)
+    place = Place(chain=Chain(members={reader.public}))
+    book = ReadBook(tmp_path, GENESIS, now_ms, 600_000)
+    place.holder.identity = replace(place.holder.identity, network_key=seat.public)
+    place.holder.keep_read = book.keep
+    await place.store(_segment(1))
+    await place.receipt(_item(1))
+    server = ShardServer(seat, place.holder)
+    server.accept_only([make_certificate(reader)])
+    async with trio.open_nursery() as nursery:
+        port = await server.listen("127.0.0.1", 0)
+        nursery.start_soon(server.serve)
+        certificate = make_certificate(seat)
+        mute = await open_shard_client(nursery, "127.0.0.1", port, reader, certificate)
+        with pytest.raises(RejectionError, match="bad_receipt"):
+            await mute.read_leaves(_segment(1), COLUMN, 1, 2)
+        reads = MemberReads(GENESIS, now_ms)
+        client = await open_shard_client(nursery, "127.0.0.1", port, reader, certificate, reads=reads)
+        await client.read_leaves(_segment(1), COLUMN, 1, 2)
+        await client.read_piece(_segment(1), COLUMN, 0, SHAPE.leaves)
+        asked = LeafRange(segment_id=_segment(1), column=COLUMN, first_leaf=3, leaf_count=1)
+        await client.read_ranges([asked, asked])
+        nursery.cancel_scope.cancel()
+    (file,) = book.files()
+    contents = book.read(file.name, 0, file.byte_count)
+    assert contents is not None
+    receipts = [decode_read(encoded) for encoded in parts(contents)]
+    for receipt in receipts:
+        check_read(receipt, GENESIS)
+    leaves = [[(part.first_leaf, part.leaf_count) for part in receipt.ranges] for receipt in receipts]
+    assert leaves == [[(1, 2)], [(0, SHAPE.leaves)], [(3, 1), (3, 1)]]
+    book.close()
 
 
 async def test_the_whole_way_over_the_channel_and_the_disk(tmp_path: Path) -> None:

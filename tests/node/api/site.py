@@ -19,12 +19,14 @@ from consensus.identifiers import MemberIndex
 from node.admission import Admission
 from node.api.answers import ErrorAnswer
 from node.api.application import ApiParts, build_application
+from node.clock import now_ms
 from node.config import LogFormat, LogLevel, NodeConfig
 from node.consensus_task import ConsensusParts, ConsensusTask
 from node.keys import OperatorKeys
 from node.ledger_chain import LedgerChain
 from node.mempool import Mempool
 from node.node_chain import Appended
+from node.read_book import ReadBook
 from node.signer import Signer, create_signer_record
 from node.telemetry import NodeCounters
 from node.write_ahead_log import WriteAheadLog
@@ -148,6 +150,7 @@ async def open_site(folder: Path) -> AsyncGenerator[Site, None]:
                 connected_seats=lambda: [0, 3],
                 operator="operator 2",
                 holder_bytes=lambda: 12_345,
+                reads=ReadBook(folder, config.genesis_hash, now_ms, 600_000),
             )
         )
         transport = httpx.ASGITransport(app=application)

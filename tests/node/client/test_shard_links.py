@@ -75,6 +75,7 @@ class ChannelNine:
             seats=tuple(SeatIndex(index) for index in range(SEATS)),
             signing_key=self.nine.holders[seat].signing_key,
             genesis_hash=self.nine.genesis_hash,
+            network_key=self.keys[seat].public,
         )
         store = LevelShardStore(self.folder / f"{seat}")
         holder = Holder(identity=identity, shards=store, records=chain, chain=chain, on_corrupt=self.damaged.append)

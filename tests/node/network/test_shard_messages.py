@@ -18,7 +18,6 @@ from node.network.shard_messages import (
     AskReceipt,
     FoundRange,
     HeldAnswer,
-    LeafRange,
     LeavesAnswer,
     Message,
     PieceAnswer,
@@ -42,6 +41,7 @@ from node.network.shard_messages import (
 )
 from storage.errors import ShardCorruptError, ShardMissingError, StorageError, StoreFullError, StoreUnavailableError
 from storage.identifiers import ColumnIndex, RecordAddress, SeatIndex, SegmentId, ShardRoot, TenantId
+from storage.read_receipts import LeafRange
 from storage.receipts import Receipt, ReceiptItem
 
 TENANT: Final = TenantId(b"t" * 16)
