@@ -26,6 +26,8 @@ MEASUREMENTS: Final = (
     "absent",
     "replaying",
     "long_chain",
+    "s3",
+    "one_large",
 )
 """In the order of running: what needs a quiet network first, what needs a chain last."""
 

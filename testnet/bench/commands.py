@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from testnet.bench.figures import Figure
+    from testnet.genesis import Gateways
 
 NAMES: Final = (
     "idle",
@@ -34,7 +35,11 @@ NAMES: Final = (
     "absent",
     "replaying",
     "long_chain",
+    "s3",
+    "one_large",
 )
+BY_GATEWAYS: Final = frozenset({"s3", "one_large"})
+"""Measured on a testnet that serves S3; the others on one without gateways."""
 RUNS: Final = 3
 SMALL: Final = 10
 """Below it a figure is a ratio or a count, and shown with decimals."""
@@ -57,7 +62,7 @@ def run_bench(arguments: Namespace) -> int:
     names = tuple(arguments.only or NAMES)
     runs = max(1, int(arguments.runs))
     home: Path | None = arguments.home
-    figures = _measure_own(names, runs) if home is None else _measure(home, names, runs)
+    figures = _measure_each(names, runs) if home is None else _measure(home, names, runs)
     if arguments.json:
         import msgspec
 
@@ -67,13 +72,25 @@ def run_bench(arguments: Namespace) -> int:
     return ExitCode.DONE
 
 
-def _measure_own(names: Sequence[str], runs: int) -> tuple[Figure, ...]:
+def _measure_each(names: Sequence[str], runs: int) -> tuple[Figure, ...]:
+    """Measure on testnets of our own: gateways cost memory and CPU that the other figures are not about."""
+    from testnet.genesis import Gateways
+
+    found: list[Figure] = []
+    for gateways in Gateways:
+        wanted = [name for name in names if (name in BY_GATEWAYS) is (gateways is Gateways.BESIDE_NODES)]
+        if wanted:
+            found += _measure_own(wanted, runs, gateways)
+    return tuple(found)
+
+
+def _measure_own(names: Sequence[str], runs: int, gateways: Gateways) -> tuple[Figure, ...]:
     from testnet.cluster import open_cluster, start_all, stop_all
     from testnet.genesis import make_testnet
 
     folder = Path(tempfile.mkdtemp(prefix="grandest-bench-"))
     home = folder / "home"
-    make_testnet(home)
+    make_testnet(home, gateways=gateways)
     cluster = open_cluster(home)
     try:
         note("- nine nodes start")
@@ -122,10 +139,11 @@ def _print(figures: Sequence[Figure], runs: int) -> None:
             "yes" if figure.is_reached else "NO",
             _cpu(figure.client_cpu_s),
             _cpu(figure.nodes_cpu_s),
+            _cpu(figure.gateways_cpu_s),
         ]
         for figure in figures
     ]
-    print_table(["what", "measured", "unit", "asked", "reached", "client CPU", "nodes CPU"], rows)
+    print_table(["what", "measured", "unit", "asked", "reached", "client CPU", "nodes CPU", "gateways CPU"], rows)
     print_line("")
     print_line(f"medians of {runs}; CPU in seconds per GB where MB/s or a share of it is measured, else per second")
 

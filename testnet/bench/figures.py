@@ -48,8 +48,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         name: What it is, the same in every run.
         amount: In the unit named.
         reach: What is asked for, in the same unit.
-        client_cpu_s, nodes_cpu_s: CPU-seconds of the client, of all nodes: per GB of objects where the figure moves
-            bytes, else per second of the clock; None where it means nothing.
+        client_cpu_s, nodes_cpu_s, gateways_cpu_s: CPU-seconds of the client, of all nodes, of all gateways: per GB of
+            objects where the figure moves bytes, else per second of the clock; None where it means nothing.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     reach: float
     client_cpu_s: float | None = None
     nodes_cpu_s: float | None = None
+    gateways_cpu_s: float | None = None
 
     @property
     def is_reached(self) -> bool:
@@ -73,6 +74,8 @@ class Span:
     seconds: float = 0.0
     client_cpu_s: float = 0.0
     nodes_cpu_s: float = 0.0
+    gateways_cpu_s: float | None = None
+    """None where no gateway runs."""
 
 
 @contextmanager
@@ -81,11 +84,14 @@ def measured(cluster: Cluster) -> Generator[Span]:
     span = Span()
     processes = node_processes(cluster)
     nodes_before = {pid: cpu_seconds(pid) for pid in processes}
+    gateways_before = {pid: cpu_seconds(pid) for node in processes for pid in child_processes(node)}
     client_before, began = time.process_time(), time.perf_counter()
     yield span
     span.seconds = time.perf_counter() - began
     span.client_cpu_s = time.process_time() - client_before
     span.nodes_cpu_s = sum(cpu_seconds(pid) - before for pid, before in nodes_before.items())
+    if gateways_before:
+        span.gateways_cpu_s = sum(cpu_seconds(pid) - before for pid, before in gateways_before.items())
 
 
 def rate_of_bytes(name: str, span: Span, byte_count: int, reach: float) -> Figure:
@@ -98,6 +104,7 @@ def rate_of_bytes(name: str, span: Span, byte_count: int, reach: float) -> Figur
         reach=reach,
         client_cpu_s=span.client_cpu_s * GIGA / byte_count,
         nodes_cpu_s=span.nodes_cpu_s * GIGA / byte_count,
+        gateways_cpu_s=None if span.gateways_cpu_s is None else span.gateways_cpu_s * GIGA / byte_count,
     )
 
 
@@ -111,6 +118,7 @@ def rate_of_items(name: str, span: Span, count: int, reach: float, unit: str = "
         reach=reach,
         client_cpu_s=span.client_cpu_s / span.seconds,
         nodes_cpu_s=span.nodes_cpu_s / span.seconds,
+        gateways_cpu_s=None if span.gateways_cpu_s is None else span.gateways_cpu_s / span.seconds,
     )
 
 
@@ -134,6 +142,12 @@ def node_processes(cluster: Cluster) -> tuple[int, ...]:
     return tuple(owned.pid for owned in running if owned is not None)
 
 
+def child_processes(pid: int) -> tuple[int, ...]:
+    """Return the processes that a process has started and that still run: a node's gateway."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return tuple(int(child) for children in threads for child in children.read_text().split())
+
+
 def cpu_seconds(pid: int) -> float:
     """Return what a process has used of all cores since it started."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -146,6 +160,7 @@ def _median(figures: Sequence[Figure]) -> Figure:
         amount=statistics.median(figure.amount for figure in figures),
         client_cpu_s=_median_known([figure.client_cpu_s for figure in figures]),
         nodes_cpu_s=_median_known([figure.nodes_cpu_s for figure in figures]),
+        gateways_cpu_s=_median_known([figure.gateways_cpu_s for figure in figures]),
     )
 
 

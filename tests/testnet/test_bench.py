@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +16,7 @@ from testnet.bench.figures import (
     Better,
     Figure,
     Span,
+    child_processes,
     cpu_seconds,
     medians,
     percentile,
@@ -58,6 +61,20 @@ def test_a_figure_knows_whether_it_is_reached(better: Better, least: float, most
 def test_this_process_has_used_cpu_and_memory() -> None:
     assert cpu_seconds(os.getpid()) > 0
     assert anonymous_kib(os.getpid()) > 0
+
+
+def test_a_child_process_is_found_while_it_runs() -> None:
+    with subprocess.Popen((sys.executable, "-c", "input()"), stdin=subprocess.PIPE) as child:
+        assert child.pid in child_processes(os.getpid())
+        child.communicate(b"\n")
+    assert child.pid not in child_processes(os.getpid())
+
+
+def test_gateways_cost_is_told_where_they_run() -> None:
+    span = Span(seconds=2.0, gateways_cpu_s=1.0)
+    assert rate_of_bytes("x", span, 500_000_000, 1.0).gateways_cpu_s == 2.0
+    assert rate_of_items("x", span, 10, 1.0).gateways_cpu_s == 0.5
+    assert rate_of_items("x", Span(seconds=2.0), 10, 1.0).gateways_cpu_s is None
 
 
 def test_the_command_names_every_measurement_and_each_is_there() -> None:
