@@ -137,7 +137,8 @@ class ScrubTask:
             began = trio.current_time()
             step = await trio.to_thread.run_sync(self._step, self._state.place)
             self._state, is_over = after_step(self._state, step), step.is_last
-            await self._save(must=bool(step.damaged))
+            if step.damaged or trio.current_time() >= self._saved_at + SAVE_S:
+                await self._save()
             if not is_urgent and not is_over:
                 rate = bytes_per_s(self._state, self._parts.now_ms())
                 await self._pause(max(began + step.counts.shard_bytes / rate - trio.current_time(), 0.0))
@@ -147,7 +148,7 @@ class ScrubTask:
         orphans = await trio.to_thread.run_sync(self._parts.store.drop_orphans)
         await self._clear_suspects()
         self._state = end_pass(self._state, orphans, self._parts.now_ms())
-        await self._save(must=True)
+        await self._save()
         counts = self._state.counts
         LOGGER.info(
             "scrub: %d shards reread, %d damaged, %d missing, %d dead, %d orphaned rows",
@@ -245,10 +246,9 @@ class ScrubTask:
             self._check(ShardName(suspect.segment_id, suspect.column), damaged)
         return without_suspects(state, set(state.suspects) - set(damaged))
 
-    async def _save(self, *, must: bool) -> None:
-        if must or trio.current_time() >= self._saved_at + SAVE_S:
-            self._saved_at = trio.current_time()
-            await trio.to_thread.run_sync(self._write)
+    async def _save(self) -> None:
+        self._saved_at = trio.current_time()
+        await trio.to_thread.run_sync(self._write)
 
     def _write(self) -> None:
         """Keep the state (blocks); what a full disk refuses is read again after a restart, no more."""

@@ -55,7 +55,6 @@ from storage.membership import Membership, concerns_seats, placement_of, read_me
 from storage.moments import Moment, moment_of
 from storage.moves import ReplaceSegment
 from storage.outcomes import FailedEntry, FailedTransactionError, Outcome, outcomes_root
-from storage.record_claims import record_claims
 from storage.seat_changes import ApproveChange, ProposeChange, check_offer, offer_of
 from storage.state import (
     CHAIN_KEY,
@@ -277,12 +276,6 @@ def _check_form(body: Body) -> None:
                 raise RejectionError(RejectionReason.BAD_TRANSACTION, "a marker has neither bytes nor a lock")
     if not all(condition is None or len(condition) in _CONDITION_BYTES for condition in conditions):
         raise RejectionError(RejectionReason.BAD_TRANSACTION, "a condition has 0 or 16 bytes")
-
-
-def records_needed(encoded: bytes) -> tuple[RecordAddress, ...]:
-    """Return the addresses of the records that must travel with a transaction, each once, in its order."""
-    claims = record_claims(decode_transaction(encoded).envelope.body)
-    return tuple(dict.fromkeys(claim.address for claim in claims))
 
 
 def apply_block(context: LedgerContext, reader: StateReader, block: Block) -> StateChange:

@@ -43,7 +43,7 @@ from storage.audits import (
 )
 from storage.identifiers import SeatIndex
 from storage.outcomes import FailedTransactionError, FailureReason
-from storage.possession import Verdict, holding_of, judge, score_after, verifiers_of
+from storage.possession import Askers, Verdict, holding_of, judge, score_after, verifiers_of
 from storage.state import SegmentState, StateOverlay, StateReader, read_state, segment_key
 
 if TYPE_CHECKING:
@@ -256,15 +256,16 @@ def _end_for(ending: _Ending, subject: SeatIndex, findings: Mapping[SeatIndex, P
     """Give one seat's verdict; return the dispute that the next epoch is to decide, if there is one."""
     epoch, overlay = ending.epoch, ending.overlay
     open_dispute = recheck_of(epoch, subject)
-    verdict = judge(tuple(findings.values()), ending.rules.members.budget.weak_quorum, by_all=open_dispute is not None)
+    askers = Askers.LOT if open_dispute is None else Askers.ALL_OTHERS
+    verdict = judge(tuple(findings.values()), ending.rules.members.budget.weak_quorum, askers)
     accusers = {seat: result for seat, result in findings.items() if isinstance(result, Failed)}
     if verdict is Verdict.DISPUTED:
         return Recheck(subject=subject, leaves=_disputed(open_dispute, accusers))
     state = read_state(overlay, audit_key(subject), AuditState) or NEVER_AUDITED
     match verdict:
         case Verdict.FAILED:
-            note = _note(epoch, ending.moment, accusers)
-            state = _failed(state, note, epoch, is_excused=ending.is_excused(subject))
+            state = _excused(state) if ending.is_excused(subject) else _failed(state)
+            state = _with_note(state, _note(epoch, ending.moment, accusers), epoch)
         case Verdict.PROVED:
             state = _proved(state, epoch)
             _count_overruled(overlay, accusers)
@@ -295,17 +296,17 @@ def _note(epoch: EpochState, moment: Moment, accusers: Mapping[SeatIndex, Failed
     )
 
 
-def _failed(state: AuditState, note: FailureNote, epoch: EpochState, *, is_excused: bool) -> AuditState:
-    since = state.failing_since_ms or epoch.opened_ms
-    if is_excused:
-        return structs.replace(state, suspended=state.suspended + 1, last_failure=note, failing_since_ms=since)
-    return structs.replace(
-        state,
-        score=score_after(state.score, Verdict.FAILED),
-        failed=state.failed + 1,
-        last_failure=note,
-        failing_since_ms=since,
-    )
+def _failed(state: AuditState) -> AuditState:
+    return structs.replace(state, score=score_after(state.score, Verdict.FAILED), failed=state.failed + 1)
+
+
+def _excused(state: AuditState) -> AuditState:
+    """Count a failure that announced maintenance keeps from the score (T62)."""
+    return structs.replace(state, suspended=state.suspended + 1)
+
+
+def _with_note(state: AuditState, note: FailureNote, epoch: EpochState) -> AuditState:
+    return structs.replace(state, last_failure=note, failing_since_ms=state.failing_since_ms or epoch.opened_ms)
 
 
 def _proved(state: AuditState, epoch: EpochState) -> AuditState:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final
 
 from consensus.signing import Domain, domain_hash
@@ -31,7 +31,7 @@ from storage.identifiers import ColumnIndex, SeatIndex, SegmentId, ShardRoot, Te
 from storage.segments import SegmentShape
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from consensus.identifiers import Height
     from storage.placement import Placement
@@ -54,6 +54,13 @@ class Verdict(StrEnum):
     FAILED = "failed"
     DISPUTED = "disputed"
     UNPROVEN = "unproven"
+
+
+class Askers(Enum):
+    """Who asks a seat in an epoch (S60, S63)."""
+
+    LOT = "those whom the lot names"
+    ALL_OTHERS = "all other seats, since the lot's had disagreed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +156,6 @@ def tenants_due(tenants: Sequence[TenantId], epoch: int) -> tuple[tuple[TenantId
     return due[:stratified_max], max(1, min(LEAVES_PER_TENANT, stratified_max // max(len(due), 1)))
 
 
-def pick_questions(holdings: Iterable[Holding], draw: Draw) -> Iterator[Question]:
-    """Yield the drawn leaves, each once, walking the holdings in the census's order."""
-    picker = Picker(draw)
-    for holding in holdings:
-        yield from picker.meet(holding)
-
-
 class Picker:
     """A walk over a seat's holdings, in the census's order, that meets the drawn leaves."""
 
@@ -183,19 +183,19 @@ def question_of(holding: Holding, leaf: int) -> Question:
     )
 
 
-def judge(findings: Collection[Passed | Failed], weak_quorum: int, *, by_all: bool) -> Verdict:
+def judge(findings: Collection[Passed | Failed], weak_quorum: int, askers: Askers) -> Verdict:
     """Return what findings say of a seat (S63).
 
     Args:
         findings: One a verifier.
         weak_quorum: r + 1.
-        by_all: Whether all other seats were to ask, since verifiers had disagreed.
+        askers: Who was to ask.
     """
     failed = sum(isinstance(finding, Failed) for finding in findings)
     passed = len(findings) - failed
     if failed >= weak_quorum:
         return Verdict.FAILED
-    if failed == 0 or (by_all and passed >= weak_quorum):
+    if failed == 0 or (askers is Askers.ALL_OTHERS and passed >= weak_quorum):
         return Verdict.PROVED if passed >= weak_quorum else Verdict.UNPROVEN
     return Verdict.DISPUTED
 

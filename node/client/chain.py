@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ShardRoot,
         VersionId,
     )
-    from storage.state import BucketState, EntryState, SegmentState
+    from storage.state import EntryState, SegmentState
 
 
 FOUND_MAX: Final = 256
@@ -112,19 +112,6 @@ def entry_view(bucket_tag: BucketTag, name_tag: NameTag, state: EntryState) -> E
         lock=state.lock,
         tags_address=state.tags_address,
         older=state.older,
-    )
-
-
-def bucket_view(bucket_tag: BucketTag, state: BucketState) -> BucketView:
-    """Return the view of a bucket of the ledger's state."""
-    return BucketView(
-        bucket_tag=bucket_tag,
-        version_id=state.version_id,
-        record_address=state.record_address,
-        versioning=state.versioning,
-        lock=state.lock,
-        entry_count=state.entry_count,
-        height=state.height,
     )
 
 

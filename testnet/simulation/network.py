@@ -78,10 +78,6 @@ class Network:
         if self._cuts[sender, receiver] <= 0:
             del self._cuts[sender, receiver]
 
-    def is_cut(self, sender: int, receiver: int) -> bool:
-        """Say whether nothing passes."""
-        return (sender, receiver) in self._cuts
-
     def heal(self) -> None:
         """Calm weather."""
         self._cuts.clear()

@@ -43,6 +43,7 @@ from storage.moments import Moment
 from storage.outcomes import Outcome
 from storage.placement import column_seats
 from storage.receipts import Receipt, ReceiptItem, held_bitmap, sign_receipt
+from storage.record_claims import record_claims
 from storage.seat_changes import (
     ApproveChange,
     Change,
@@ -63,6 +64,7 @@ from storage.transactions import (
     Extent,
     SegmentCommit,
     StoredExtent,
+    decode_transaction,
     sign_transaction,
 )
 
@@ -114,6 +116,12 @@ def make_genesis(seats: int, chain_id: str = "test") -> Genesis:
 
 def name_tag(name: str) -> NameTag:
     return NameTag(hashlib.sha256(name.encode()).digest()[:16])
+
+
+def record_addresses(transaction: bytes) -> tuple[RecordAddress, ...]:
+    """Return the addresses of the records that must travel with a transaction, each once, in its order."""
+    claims = record_claims(decode_transaction(transaction).envelope.body)
+    return tuple(dict.fromkeys(claim.address for claim in claims))
 
 
 def segment_id(name: str) -> SegmentId:

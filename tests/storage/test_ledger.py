@@ -14,7 +14,7 @@ from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import Height
 from consensus.merkle import check_list_proof, list_proof
 from storage.identifiers import SegmentId
-from storage.ledger import check_transactions, genesis_state, records_needed
+from storage.ledger import check_transactions, genesis_state
 from storage.outcomes import FailedEntry, FailureReason
 from storage.state import (
     OUTCOMES_KEY,
@@ -47,6 +47,7 @@ from tests.storage.ledger_world import (
     entry,
     make_genesis,
     name_tag,
+    record_addresses,
     segment_id,
     signing_key,
 )
@@ -399,8 +400,8 @@ def test_records_travel_with_commits_alone() -> None:
     world = World()
     body = world.commit((), entry("a"), entry("b"), entry("a"))
     records = (NEW_BUCKET.record_address, entry("a").record_address, entry("b").record_address)
-    assert records_needed(world.transaction(body)) == records
-    assert records_needed(world.transaction(delete("a"))) == ()
+    assert record_addresses(world.transaction(body)) == records
+    assert record_addresses(world.transaction(delete("a"))) == ()
 
 
 def test_genesis_must_seat_every_member() -> None:

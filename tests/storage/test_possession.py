@@ -19,14 +19,15 @@ from storage.possession import (
     LEAVES_OVERALL,
     LEAVES_PER_TENANT,
     TENANTS_AT_ONCE,
+    Askers,
     Census,
     Draw,
     Holding,
+    Picker,
     Question,
     Verdict,
     draw_leaves,
     judge,
-    pick_questions,
     score_after,
     tenants_due,
     verifiers_of,
@@ -65,6 +66,11 @@ def census_of(holdings: Sequence[Holding]) -> Census:
     return census
 
 
+def picked(holdings: Sequence[Holding], draw: Draw) -> list[Question]:
+    picker = Picker(draw)
+    return [question for holding in holdings for question in picker.meet(holding)]
+
+
 def asked(holdings: Sequence[Holding], *, epoch: int = 0, verifier: int = 0) -> list[Question]:
     """What one verifier asks; its 32 bytes are as fresh as the test's numbers."""
     draw = draw_leaves(
@@ -74,7 +80,7 @@ def asked(holdings: Sequence[Holding], *, epoch: int = 0, verifier: int = 0) -> 
         subject=SUBJECT,
         epoch=epoch,
     )
-    return list(pick_questions(holdings, draw))
+    return picked(holdings, draw)
 
 
 def test_a_lot_is_three_others_and_changes_with_the_seed() -> None:
@@ -112,7 +118,7 @@ def test_the_walk_meets_just_the_drawn_places() -> None:
     for owner, chosen in draw.by_tenant.items():
         own = [place for place in places if place[0].tenant == owner]
         wanted |= {(own[place][0].segment_id, own[place][1]) for place in chosen}
-    found = [(question.segment_id, question.leaf) for question in pick_questions(holdings, draw)]
+    found = [(question.segment_id, question.leaf) for question in picked(holdings, draw)]
     assert set(found) == wanted
     assert len(found) == len(wanted), "each once"
 
@@ -206,20 +212,20 @@ def test_liars_neither_convict_nor_acquit(seats: int) -> None:
         honest = weak - liars
         for lies in product((PASSED, FAILED, None), repeat=liars):
             said = [lie for lie in lies if lie is not None]
-            assert judge([*said, *[PASSED] * honest], weak, by_all=False) is not Verdict.FAILED
-            assert judge([*said, *[FAILED] * honest], weak, by_all=False) is not Verdict.PROVED
+            assert judge([*said, *[PASSED] * honest], weak, Askers.LOT) is not Verdict.FAILED
+            assert judge([*said, *[FAILED] * honest], weak, Askers.LOT) is not Verdict.PROVED
             everybody = seats - 1 - liars
-            assert judge([*said, *[PASSED] * everybody], weak, by_all=True) is Verdict.PROVED
-            assert judge([*said, *[FAILED] * everybody], weak, by_all=True) is Verdict.FAILED
+            assert judge([*said, *[PASSED] * everybody], weak, Askers.ALL_OTHERS) is Verdict.PROVED
+            assert judge([*said, *[FAILED] * everybody], weak, Askers.ALL_OTHERS) is Verdict.FAILED
 
 
 def test_colluding_verifiers_alone_say_nothing() -> None:
-    assert judge([PASSED, PASSED], 3, by_all=False) is Verdict.UNPROVEN
-    assert judge([FAILED, FAILED], 3, by_all=False) is Verdict.DISPUTED
-    assert judge([PASSED, PASSED], 3, by_all=True) is Verdict.UNPROVEN
-    assert judge([FAILED, FAILED], 3, by_all=True) is Verdict.DISPUTED
-    assert judge([], 3, by_all=False) is Verdict.UNPROVEN
-    assert judge([PASSED, PASSED, PASSED, FAILED], 3, by_all=False) is Verdict.DISPUTED, "one honest word is enough"
+    assert judge([PASSED, PASSED], 3, Askers.LOT) is Verdict.UNPROVEN
+    assert judge([FAILED, FAILED], 3, Askers.LOT) is Verdict.DISPUTED
+    assert judge([PASSED, PASSED], 3, Askers.ALL_OTHERS) is Verdict.UNPROVEN
+    assert judge([FAILED, FAILED], 3, Askers.ALL_OTHERS) is Verdict.DISPUTED
+    assert judge([], 3, Askers.LOT) is Verdict.UNPROVEN
+    assert judge([PASSED, PASSED, PASSED, FAILED], 3, Askers.LOT) is Verdict.DISPUTED, "one honest word is enough"
 
 
 @given(st.lists(st.sampled_from([Verdict.PROVED, Verdict.FAILED, Verdict.UNPROVEN]), max_size=60))

@@ -36,7 +36,6 @@ from node.client.chain import (
     ListingPlace,
     SegmentView,
     VersionPlace,
-    bucket_view,
     entry_view,
 )
 from node.client.client import Client, client_over
@@ -55,7 +54,7 @@ from storage.identifiers import (
     SegmentId,
     TenantId,
 )
-from storage.ledger import apply_transactions, check_transactions, genesis_state, ledger_context, records_needed
+from storage.ledger import apply_transactions, check_transactions, genesis_state, ledger_context
 from storage.ledger_versions import find_version
 from storage.merkle import leaf_hashes, prove, root_of
 from storage.moments import Moment
@@ -78,6 +77,7 @@ from storage.state_tree import prove as prove_state
 from storage.state_tree import root_of_tree
 from storage.stores.listings import list_buckets, list_versions
 from tests.node.jumps import pause
+from tests.storage.ledger_world import record_addresses
 
 SEATS = 9
 GENESIS_HEIGHT = Height(0)
@@ -263,7 +263,7 @@ class MemoryChain:
     async def submit(self, transaction: bytes, records: Sequence[bytes]) -> TransactionId:
         await trio.lowlevel.checkpoint()
         check_transactions(self.nine.context, [transaction])
-        claims = dict(zip(records_needed(transaction), records, strict=True))
+        claims = dict(zip(record_addresses(transaction), records, strict=True))
         self.height = Height(self.height + 1)
         moment = Moment(height=self.height, time_ms=Milliseconds(1_000 * self.height), certificate=NO_CERTIFICATE)
         change = apply_transactions(self.nine.context, self.state, moment, [transaction])
@@ -470,3 +470,16 @@ def _application(
     grant = Grant(public_key=client, certificate=b"certificate")
     owner = GenesisTenant(tenant=tenant, public_key=owner_key, grants=(grant,))
     return StorageGenesis(seats=seats, tenants=(owner,), parameters=parameters)
+
+
+def bucket_view(bucket_tag: BucketTag, state: BucketState) -> BucketView:
+    """Return the view of a bucket of the ledger's state."""
+    return BucketView(
+        bucket_tag=bucket_tag,
+        version_id=state.version_id,
+        record_address=state.record_address,
+        versioning=state.versioning,
+        lock=state.lock,
+        entry_count=state.entry_count,
+        height=state.height,
+    )
