@@ -433,7 +433,7 @@ class Member:
             is_proposer=self._chain.turns.proposer(self.height, Round(0)) == self._state.context.me,
             root_changed=self._wants_certificate,
             weak_quorum=self._rules.members.budget.weak_quorum,
-            waiting=len(self._parts.mempool),
+            waiting=(len(self._parts.mempool), self._parts.mempool.byte_count),
         )
         return start_moment(facts, self._rules.parameters)
 

@@ -10,7 +10,7 @@ the proposer before their propose timeout begins.
 After a block of many transactions their senders come back with the next. Until as many wait as it carried, and as were
 waiting when it came, a height is not begun, GATHER_S at most: otherwise a block of whoever was first alternates with
 one of all the rest, and each costs the same (docs/decisions/0015). Where fewer than GATHER_MIN are expected, as on an
-idle network, nobody waits.
+idle network, or enough for a large block wait already, nobody waits.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ GATHER_S: Final = 0.04
 """About what the senders of a block need to come back on a machine that they share with nine nodes."""
 GATHER_MIN: Final = 8
 """A block costs as much as twenty transactions: for a few it is not worth a wait."""
+GATHER_MAX: Final = 128
+GATHER_BYTES_MAX: Final = 1024 * 1024
+"""A block of so many transactions, or of so many bytes, costs several times an empty one: more may share the next."""
 
 
 class StartFacts(Struct, frozen=True, kw_only=True):
@@ -84,15 +87,17 @@ class StartWatch:
         """Note from when on something is a reason for a block; the earliest counts."""
         self.pending_since = min(self.pending_since, since)
 
-    def facts(self, *, is_proposer: bool, root_changed: bool, weak_quorum: int, waiting: int) -> StartFacts:
-        """Return what the rule asks for; `waiting` transactions wait now."""
+    def facts(self, *, is_proposer: bool, root_changed: bool, weak_quorum: int, waiting: tuple[int, int]) -> StartFacts:
+        """Return what the rule asks for; so many transactions wait now, of so many bytes together."""
+        count, byte_count = waiting
+        is_worth_it = self.expected >= GATHER_MIN and byte_count < GATHER_BYTES_MAX
         return StartFacts(
             begun_at=self.begun_at,
             pending_since=self.pending_since,
             is_proposer=is_proposer,
             root_changed=root_changed,
             others_started=self.proposal_heard or len(self.senders) >= weak_quorum,
-            is_gathering=self.expected >= GATHER_MIN and waiting < self.expected,
+            is_gathering=is_worth_it and count < min(self.expected, GATHER_MAX),
         )
 
 

@@ -11,7 +11,17 @@ from msgspec.structs import replace
 
 from consensus.genesis import ConsensusParameters
 from consensus.identifiers import Milliseconds
-from node.start_rule import CERTIFY_S, GATHER_MIN, GATHER_S, GOSSIP_S, StartFacts, StartWatch, start_moment
+from node.start_rule import (
+    CERTIFY_S,
+    GATHER_BYTES_MAX,
+    GATHER_MAX,
+    GATHER_MIN,
+    GATHER_S,
+    GOSSIP_S,
+    StartFacts,
+    StartWatch,
+    start_moment,
+)
 
 PARAMETERS = ConsensusParameters(block_interval_min_ms=Milliseconds(0))
 QUIET = StartFacts(
@@ -69,9 +79,11 @@ def test_every_height_starts_by_its_heartbeat_at_last(facts: StartFacts) -> None
     assert start_moment(facts, PARAMETERS) <= facts.begun_at + PARAMETERS.heartbeat_ms / 1000
 
 
-def gathers(expected: int, waiting: int) -> bool:
+def gathers(expected: int, waiting: int, waiting_bytes: int = 0) -> bool:
     watch = StartWatch(begun_at=100.0, expected=expected)
-    return watch.facts(is_proposer=True, root_changed=True, weak_quorum=3, waiting=waiting).is_gathering
+    waits = (waiting, waiting_bytes)
+    facts = watch.facts(is_proposer=True, root_changed=True, weak_quorum=3, waiting=waits)
+    return facts.is_gathering
 
 
 def test_a_height_waits_for_the_senders_of_a_large_block_until_they_are_back() -> None:
@@ -84,3 +96,10 @@ def test_nobody_waits_for_a_few() -> None:
     assert gathers(GATHER_MIN, 1)
     assert not gathers(GATHER_MIN - 1, 1)
     assert not gathers(0, 1)
+
+
+def test_nobody_waits_for_more_than_a_large_block() -> None:
+    assert gathers(10_000, GATHER_MAX - 1)
+    assert not gathers(10_000, GATHER_MAX)
+    assert gathers(64, 10, GATHER_BYTES_MAX - 1)
+    assert not gathers(64, 10, GATHER_BYTES_MAX)
