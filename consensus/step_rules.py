@@ -42,8 +42,13 @@ def commit_to_decide(state: HeightState) -> CommitCertificate | None:
 
 
 def nil_end(state: HeightState) -> RoundCertificate | None:
-    """Return the q nil precommits that end the current round at once: no value can have q as well (rule A44)."""
+    """Return the q nil precommits that end the current round at once, if q prevoted nil too (rule A44).
+
+    No block can have a polka beside q nil prevotes, so no lock of this round is left behind unheard.
+    """
     if state.context.fast_nil is FastNil.OFF or state.machine.round >= FAST_NIL_ROUNDS:
+        return None
+    if not has_nil_polka(state.keeper, state.machine.round):
         return None
     return state.keeper.nil_ends.get(state.machine.round)
 

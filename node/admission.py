@@ -20,6 +20,7 @@ from consensus.identifiers import Height, Round
 from consensus.messages import TRANSACTION_ITEMS_MAX, TransactionItem, TransactionsMessage, encode_message
 from node.mempool import pending_of
 from node.node_chain import match_records
+from storage.transactions import transaction_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -121,6 +122,8 @@ class Admission:
 
     def pass_on(self, publish: Callable[[bytes], None]) -> None:
         """Tell the next proposers what they have not heard, and everybody what waits for too long."""
+        if not self._posted:
+            return
         self._forget_committed()
         self._tell_proposers()
         self._tell_everybody()
@@ -169,9 +172,10 @@ class Admission:
                     self._counters.refused[error.reason] += 1
 
     def _check(self, transaction: bytes, records: tuple[bytes, ...]) -> Pending:
-        pending = pending_of(transaction, records)
-        if self._mempool.is_known(pending.transaction_id):
+        # Members tell each other the same transactions: what is known is refused before it is read.
+        if self._mempool.is_known(transaction_id(transaction)):
             raise RejectionError(RejectionReason.DUPLICATE_TRANSACTION, "this transaction is known already")
+        pending = pending_of(transaction, records)
         self._chain.check_admissible(transaction)
         claims = self._chain.record_claims(transaction)
         found = match_records(claims, records)

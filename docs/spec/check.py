@@ -122,18 +122,10 @@ SAFETY: tuple[Check, ...] = (
 LIVENESS: tuple[Check, ...] = (
     Exhaustive(name="four-decide-in-2", model="healing", macros=f"{FOUR} BOUND=2"),
     Exhaustive(name="nine-decide-in-4", model="healing", macros=f"{NINE} BOUND=4"),
-    Exhaustive(name="four-with-a-liar-in-6", model="healing", macros=f"{FOUR} ACTIVE=1 BOUND=6", effort=FULL),
+    Exhaustive(name="four-with-a-liar-in-2", model="healing", macros=f"{FOUR} ACTIVE=1 BOUND=2"),
+    Exhaustive(name="nine-with-liars-in-4", model="healing", macros=f"{NINE} ACTIVE=2 BEFORE=0 BOUND=4"),
     Exhaustive(
-        name="nine-with-liars-in-5-without-fast-nil",
-        model="healing",
-        macros=f"{NINE} ACTIVE=2 BEFORE=0 FAST_NIL_ROUNDS=0 BOUND=5",
-        effort=FULL,
-    ),
-    Exhaustive(
-        name="nine-with-liars-in-8",
-        model="healing",
-        macros=f"{NINE} ACTIVE=2 BEFORE=0 BOUND=8",
-        effort=CAMPAIGN,
+        name="nine-stormy-with-liars-in-4", model="healing", macros=f"{NINE} ACTIVE=2 BEFORE=1 BOUND=4", effort=FULL
     ),
     Exhaustive(name="seven-up-decide-in-5", model="healing", macros=f"{NINE} CORRECT=7 BOUND=5", effort=CAMPAIGN),
 )
@@ -157,11 +149,10 @@ MUTANTS: tuple[Check, ...] = (
         macros="N=9 Q=6 LIARS=3 ROUNDS=2 CULPRITS ANY_BLOCK_OF_THE_ROUND",
         expected=BROKEN,
     ),
-    # Not a mutant: where the rules as they stand fall short (README.md, "What the models found").
     Exhaustive(
-        name="found-liars-and-fast-nil",
+        name="mutant-fast-nil-by-precommits",
         model="healing",
-        macros=f"{NINE} ACTIVE=2 BEFORE=0 BOUND=5",
+        macros=f"{NINE} ACTIVE=2 BEFORE=0 BOUND=5 FAST_NIL_BY_PRECOMMITS",
         expected=BROKEN,
     ),
 )

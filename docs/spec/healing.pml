@@ -44,7 +44,7 @@ byte next;               /* correct members whose turn is over */
 byte liars, silent;      /* other members whose turn is over */
 byte votes, locking, vr, older, i;
 bool quick;              /* q nil prevotes and q nil precommits: over before anything else has travelled */
-bool late;               /* fast nil: the next round begins before this round's polka has travelled */
+bool late;               /* fast nil by precommits alone: the next round begins before this round's polka has travelled */
 
 #define BIT(r) (1 << (r))
 #ifdef NO_OVERRIDE
@@ -136,7 +136,11 @@ inline hide_a_lock() {
     :: i < CORRECT -> i++
     :: i == CORRECT -> break
     od;
+#ifdef FAST_NIL_BY_PRECOMMITS
     late = (round <= FAST_NIL_ROUNDS && CORRECT - locking + ACTIVE >= Q);
+#else
+    late = (round <= FAST_NIL_ROUNDS && CORRECT - locking + ACTIVE >= Q && CORRECT - votes + ACTIVE >= Q);
+#endif
     locking = 0; i = 0
 }
 
@@ -173,6 +177,7 @@ inline calm_round() {
     if
     :: votes >= Q -> break
     :: votes < Q && votes + ACTIVE >= Q && ACTIVE > 0 -> hide_a_lock()
+    :: votes < Q && CORRECT - votes + ACTIVE >= Q -> quick = (round <= FAST_NIL_ROUNDS)   /* no polka beside q nil prevotes */
     :: votes < Q
     fi;
     votes = 0;

@@ -172,7 +172,8 @@ class SimulatedDisk:
 
     def springs(self, *traps: Trap) -> bool:
         """Count an operation, and say whether one of these traps springs at it."""
-        self.passed.update(traps)
+        for trap in traps:
+            self.passed[trap] += 1
         if self._trap not in traps:
             return False
         self._countdown -= 1

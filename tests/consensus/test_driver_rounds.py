@@ -60,29 +60,38 @@ def test_the_latest_of_several_later_rounds_is_entered() -> None:
     assert state.machine.round == 2
 
 
-def test_q_nil_precommits_end_an_early_round_at_once() -> None:
-    seat = started().hear(*[precommit(m, None) for m in OTHERS[:6]])
+def test_q_nil_prevotes_and_precommits_end_an_early_round_at_once() -> None:
+    seat = started().hear(*[prevote(m, None) for m in OTHERS[:6]], *[precommit(m, None) for m in OTHERS[:6]])
     assert seat.state.machine.round == 1
     (certificate,) = seat.shown
     assert isinstance(certificate, RoundCertificate)
     assert [signed.vote.block_hash for signed in certificate.votes] == [None] * 6
 
 
+def test_nil_precommits_alone_end_no_round_before_a_hidden_polka_is_heard() -> None:
+    """Two liars prevote a block for one member alone, and nil for the rest, which precommits nil at its timeout."""
+    voters = OTHERS[:6]
+    seat = started().hear(*[prevote(m, RED if m in voters[:4] else None) for m in voters])
+    assert seat.hear(*[precommit(m, None) for m in voters]).state.machine.round == 0
+    assert seat.hear(*[prevote(m, None) for m in OTHERS[6:]]).state.machine.round == 0
+
+
 @pytest.mark.parametrize("round_", [3, 4])
 def test_from_round_4_on_the_full_timeout_runs(round_: int) -> None:
     seat = started().hear(*[prevote(m, None, round_) for m in OTHERS[:3]])
-    seat.hear(*[precommit(m, None, round_) for m in OTHERS[:6]])
+    seat.hear(*[prevote(m, None, round_) for m in OTHERS[3:6]], *[precommit(m, None, round_) for m in OTHERS[:6]])
     assert seat.state.machine.round == (4 if round_ == 3 else round_)
 
 
 def test_fast_nil_may_be_switched_off() -> None:
     seat = Seat(state=start_state(context(fast_nil=FastNil.OFF))).take(HeightStarted(height=HEIGHT))
-    assert seat.hear(*[precommit(m, None) for m in OTHERS]).state.machine.round == 0
+    nils = [vote(m, None) for vote in (prevote, precommit) for m in OTHERS]
+    assert seat.hear(*nils).state.machine.round == 0
 
 
 def test_a_round_certificate_of_nil_precommits_overrides_what_a_liar_showed_first() -> None:
     nils = tuple(precommit(m, None) for m in (0, 4, 5, 6, 7, 8))
-    seat = started().hear(precommit(0, RED))
+    seat = started().hear(*[prevote(m, None) for m in (0, 4, 5, 6, 7, 8)], precommit(0, RED))
     seat.take(RoundReceived(certificate=RoundCertificate(height=HEIGHT, round=Round(1), votes=nils, proposal=None)))
     assert seat.state.machine.round == 1
     assert seat.evidence == [vote_evidence(precommit(0, RED), precommit(0, None))]

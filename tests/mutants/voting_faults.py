@@ -213,6 +213,14 @@ ROUND_FAULTS: Final = (
         killers=(ROUNDS,),
     ),
     Mutant(
+        name="fast-nil-by-precommits-alone",
+        file=STEPS,
+        before="    if not has_nil_polka(state.keeper, state.machine.round):\n        return None\n",
+        after="",
+        rule="A44",
+        killers=(ROUNDS,),
+    ),
+    Mutant(
         name="fast-nil-cannot-be-switched-off",
         file=STEPS,
         before="state.context.fast_nil is FastNil.OFF or state.machine.round",
