@@ -101,14 +101,17 @@ class ObjectReader:
         stop = opened.record.object_record.plain_bytes
         if byte_count is not None:
             stop = min(stop, first + byte_count)
-        ordered = _Ordered(self._open_chunk, opened, list(_chunks(opened, first, stop)))
+        chunks = list(_chunks(opened, first, stop))
 
         async def give(chunk: _Chunk, plain: _Plain) -> None:
             await sink(_cut(chunk, plain.view, first, stop))
             if plain.lent is not None:
                 self._buffers.give_back(plain.lent)
 
-        await ordered.run(give)
+        if len(chunks) == 1:  # as of every small object: nothing to order, no tasks to pay for
+            await give(chunks[0], await self._open_chunk(opened, chunks[0]))
+        else:
+            await _Ordered(self._open_chunk, opened, chunks).run(give)
 
     async def with_part_list(self, opened: OpenObject) -> OpenObject:
         """Return an object with all its sealings in its record, read from its part list if need be.

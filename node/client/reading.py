@@ -7,7 +7,7 @@ k that are right. Any k do.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -46,6 +46,8 @@ RETURN_SECONDS: Final = 3.0
 """How long a read waits for holders whose links broke: they are dialled again at once."""
 STALL_SECONDS: Final = 10.0
 """No news for so long with everybody asked: the read fails."""
+PLACED_MAX: Final = 4_096
+"""Segments whose holders are remembered: a read asks for them once a column and more."""
 PIECE_LEAVES: Final = PIECE_BYTES // LEAF_BYTES
 PIECE_UNITS: Final = PIECE_BYTES // UNIT_BYTES
 LEAVES_PER_UNIT: Final = UNIT_BYTES // LEAF_BYTES
@@ -71,8 +73,8 @@ class SegmentReader:
         """
         self._hedge_seconds_min = hedge_seconds_min
         self._pool = pool
-        self._admitted = admitted
         self._columns = columns
+        self._holders = lru_cache(PLACED_MAX)(partial(holders_of, seats=admitted))
         self._usual_seconds = 0.0
         self._gathered: dict[SeatIndex, Gathering[LeafPlace, LeavesAnswer | None]] = {}
 
@@ -90,7 +92,7 @@ class SegmentReader:
 
     def seats(self, segment: SegmentView) -> tuple[SeatIndex, ...]:
         """Return the holders by column."""
-        return holders_of(segment.segment_id, segment.height, self._admitted)
+        return self._holders(segment.segment_id, segment.height)
 
     async def read_range(self, segment: SegmentView, first: int, byte_count: int) -> Buffer:
         """Return a range of a segment's bytes.
