@@ -95,8 +95,8 @@ def read_tags(body: bytes, tags_max: int) -> tuple[tuple[str, str], ...]:
 
 
 def shown_tags(tags: tuple[tuple[str, str], ...]) -> str:
-    """Return tags as a TagSet."""
-    return node("TagSet", *(node("Tag", leaf("Key", name), leaf("Value", text)) for name, text in tags))
+    """Return tags as a TagSet, in order of their names."""
+    return node("TagSet", *(node("Tag", leaf("Key", name), leaf("Value", text)) for name, text in sorted(tags)))
 
 
 async def get_cors(call: Call) -> HttpAnswer:

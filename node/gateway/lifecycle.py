@@ -17,7 +17,7 @@ from consensus.errors import GrandestError
 from node.gateway import settings as kept
 from node.gateway.settings import Lifecycle, LifecycleRule, read_setting
 from node.gateway.store import Named
-from storage.buckets import NULL_VERSION, Versioning
+from storage.buckets import DAY_MS, NULL_VERSION, Versioning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from node.gateway.store import Bucket, Listed, Store
 
 LOGGER: Final = logging.getLogger(__name__)
-DAY_MS: Final = 86_400_000
 LOOK_SECONDS: Final = 3_600.0
 PAGE_MAX: Final = 1_000
 

@@ -13,6 +13,7 @@ from node.gateway.errors import S3Code, S3Error
 from node.gateway.markup import Element, document, flag, leaf, node, parse, shown_time
 from node.gateway.metadata import read_time_ms
 from node.gateway.settings import Lifecycle, LifecycleFilter, LifecycleRule, read_setting
+from storage.buckets import DAY_MS
 
 if TYPE_CHECKING:
     from node.gateway.call import Call
@@ -94,6 +95,8 @@ def _expiration(element: Element | None) -> tuple[int | None, int | None, bool |
             date_ms = read_time_ms(date)
         except S3Error as error:
             raise S3Error(S3Code.MALFORMED_XML) from error
+        if date_ms % DAY_MS:
+            raise S3Error(S3Code.INVALID_ARGUMENT, "'Date' must be at midnight GMT")
     return days, date_ms, None if lone is None else lone.strip().lower() == "true"
 
 

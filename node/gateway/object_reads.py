@@ -173,12 +173,13 @@ def _checksum_headers(call: Call, details: ObjectDetails, selection: _Selection)
     checksum = details.checksum
     if checksum is None or (call.head.header("x-amz-checksum-mode") or "").upper() != "ENABLED":
         return []
-    header = f"x-amz-checksum-{checksum.algorithm.lower()}"
+    text = checksum.text if selection.wanted is None else ""
     if selection.part is not None:
-        return [(header, selection.part.checksum)] if selection.part.checksum else []
-    if selection.wanted is not None:
+        text = selection.part.checksum
+    if not text:
         return []
-    return [(header, checksum.text), ("x-amz-checksum-type", "COMPOSITE" if checksum.is_composite else "FULL_OBJECT")]
+    kind = "COMPOSITE" if checksum.is_composite else "FULL_OBJECT"
+    return [(f"x-amz-checksum-{checksum.algorithm.lower()}", text), ("x-amz-checksum-type", kind)]
 
 
 def _select(call: Call, details: ObjectDetails) -> _Selection:

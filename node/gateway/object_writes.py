@@ -197,7 +197,8 @@ async def delete_object(call: Call) -> HttpAnswer:
     """Answer DeleteObject."""
     bucket = await call.bucket()
     object_version = read_version_id(call)
-    await _check_delete_condition(call, bucket, object_version)
+    if not await _meets_delete_condition(call, bucket, object_version):
+        return empty_answer(status=HTTPStatus.NO_CONTENT)
     governance = read_governance(call)
     if object_version is None and bucket.versioning is not Versioning.OFF:
         marker = await call.store.put_marker(bucket.name, call.target.name)
@@ -218,16 +219,26 @@ async def delete_object(call: Call) -> HttpAnswer:
     return empty_answer(*headers, status=HTTPStatus.NO_CONTENT)
 
 
-async def _check_delete_condition(call: Call, bucket: Bucket, object_version: VersionId | None) -> None:
-    """Judge If-Match, x-amz-if-match-size and x-amz-if-match-last-modified-time of a deletion."""
+async def _meets_delete_condition(call: Call, bucket: Bucket, object_version: VersionId | None) -> bool:
+    """Judge If-Match, x-amz-if-match-size and x-amz-if-match-last-modified-time of a deletion.
+
+    Returns:
+        False when there is nothing that could meet a condition: then nothing is done, and nothing is wrong.
+
+    Raises:
+        S3Error: PreconditionFailed.
+    """
     head = call.head
     conditions = (
         head.header("if-match"),
         head.header("x-amz-if-match-size"),
         head.header("x-amz-if-match-last-modified-time"),
     )
-    if any(text is not None for text in conditions):
-        raise_unless_deletable(await _deletable(call, bucket, call.target.name, object_version), *conditions)
+    if all(text is None for text in conditions):
+        return True
+    found = await _deletable(call, bucket, call.target.name, object_version)
+    raise_unless_deletable(found, *conditions)
+    return found is not None
 
 
 async def _deletable(call: Call, bucket: Bucket, name: str, object_version: VersionId | None) -> Version | None:
@@ -247,7 +258,8 @@ def raise_unless_deletable(
     """
     if found is None:
         return
-    if match is not None and (found.is_marker or not matches(match, found.details.etag)):
+    meets = match is None or (match.strip() == "*" if found.is_marker else matches(match, found.details.etag))
+    if not meets:
         raise S3Error(S3Code.PRECONDITION_FAILED, fields={"Condition": "If-Match"})
     if byte_count is not None and byte_count.strip() != str(found.details.plain_bytes):
         raise S3Error(S3Code.PRECONDITION_FAILED, fields={"Condition": "x-amz-if-match-size"})

@@ -45,6 +45,7 @@ UNRESERVED: Final = "-_.~"
 _TIME = "%Y%m%dT%H%M%SZ"
 _FIELD: Final = re.compile(r"\s*([A-Za-z]+)\s*=\s*([^,\s]*)\s*\Z")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}\Z")
+_SECONDS: Final = re.compile(r"-?\d{1,10}\Z", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}\Z")
 _SPACES: Final = re.compile(r" {2,}")
 
@@ -271,11 +272,11 @@ def _from_query(head: RequestHead, now: datetime) -> Authorization:
     fields = {name: texts[0] for name, texts in found.items()}
     if fields["Algorithm"] != ALGORITHM or not _SIGNATURE.match(fields["Signature"]):
         raise S3Error(wrong, f"X-Amz-Algorithm only supports {ALGORITHM}")
-    if not fields["Expires"].isascii() or not fields["Expires"].isdigit() or len(fields["Expires"]) > len("604800"):
+    if not _SECONDS.match(fields["Expires"]):
         raise S3Error(wrong, "X-Amz-Expires should be a number of seconds")
     lifetime = int(fields["Expires"])
     if not 0 < lifetime <= EXPIRES_SECONDS_MAX:
-        raise S3Error(wrong, "X-Amz-Expires must be positive and less than a week (in seconds)")
+        raise S3Error(S3Code.ACCESS_DENIED, "X-Amz-Expires must be positive and less than a week (in seconds)")
     access_key, scope = _read_credential(fields["Credential"], wrong)
     moment = _read_time(fields["Date"], wrong)
     if moment - now > SKEW:

@@ -94,6 +94,8 @@ def test_checksums_of_parts_make_one_of_the_object(s3: S3Client, bucket: str, al
     done = s3.complete_multipart_upload(**wanted, MultipartUpload={"Parts": parts}, ChecksumType=kind)
     head = s3.head_object(Bucket=bucket, Key="summed", ChecksumMode="ENABLED")
     assert (head[field], head["ChecksumType"]) == (done[field], kind)
+    second = s3.head_object(Bucket=bucket, Key="summed", PartNumber=2, ChecksumMode="ENABLED")
+    assert (second[field], second["ChecksumType"]) == (parts[1][field], kind)
     if kind == "FULL_OBJECT":
         once = s3.put_object(Bucket=bucket, Key="at once", Body=b"".join(PARTS), ChecksumAlgorithm=algorithm)
         assert once[field] == head[field]

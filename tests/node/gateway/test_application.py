@@ -158,3 +158,36 @@ async def test_answers_are_counted_by_operation_tenant_and_status() -> None:
         f'grandest_s3_answers_total{{operation="GetObject",tenant="{theirs}",status="404"}} 1',
         f'grandest_s3_answers_total{{operation="PutObject",tenant="{mine}",status="200"}} 2',
     ]
+
+
+async def test_a_conditional_deletion_of_nothing_does_nothing() -> None:
+    gateway = Gateway()
+    await gateway.asked("PUT", "/b-one")
+    enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    assert (await gateway.asked("PUT", "/b-one?versioning", body=enabled)).status == 200
+    versions = gateway.stores[TENANTS["mine"]].contents["b-one"].versions
+    for etag in ("*", '"other"'):
+        assert (await gateway.asked("DELETE", "/b-one/k", headers={"If-Match": etag})).status == 204
+    assert versions == {}
+    await gateway.asked("PUT", "/b-one/k")
+    assert (await gateway.asked("DELETE", "/b-one/k", headers={"If-Match": '"other"'})).status == 412
+    assert (await gateway.asked("DELETE", "/b-one/k", headers={"If-Match": "*"})).status == 204
+    assert (await gateway.asked("DELETE", "/b-one/k", headers={"If-Match": '"other"'})).status == 412, "a marker"
+    assert [version.is_marker for version in versions["k"]] == [True, False]
+
+
+async def test_tags_are_told_in_order_of_their_names() -> None:
+    gateway = Gateway()
+    await gateway.asked("PUT", "/b-one")
+    await gateway.asked("PUT", "/b-one/k", headers={"x-amz-tagging": "foo=bar&bar"})
+    told = (await gateway.asked("GET", "/b-one/k?tagging")).body
+    assert told.index(b"<Key>bar</Key>") < told.index(b"<Key>foo</Key>")
+
+
+@pytest.mark.parametrize(("date", "status"), [("2030-01-02T00:00:00Z", 200), ("2030-01-02T00:00:01Z", 400)])
+async def test_what_expires_at_a_date_does_so_at_midnight(date: str, status: int) -> None:
+    gateway = Gateway()
+    await gateway.asked("PUT", "/b-one")
+    rule = f"<Rule><Prefix/><Status>Enabled</Status><Expiration><Date>{date}</Date></Expiration></Rule>"
+    body = f"<LifecycleConfiguration>{rule}</LifecycleConfiguration>".encode()
+    assert (await gateway.asked("PUT", "/b-one?lifecycle", body=body)).status == status

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from node.client.sources import bytes_source
-from node.gateway.lifecycle import DAY_MS, apply_rules, has_passed
+from node.gateway.lifecycle import apply_rules, has_passed
 from node.gateway.settings import LIFECYCLE, Lifecycle, LifecycleFilter, LifecycleRule, encode_setting
 from node.gateway.store import Bucket, NewVersion, ObjectDetails, Upload
-from storage.buckets import Versioning
+from storage.buckets import DAY_MS, Versioning
 from tests.node.gateway.memory_store import MemoryStore
 
 NOON = 1_000 * DAY_MS + DAY_MS // 2
