@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from consensus.errors import GrandestError
 from node.client.errors import NotCommittedError
+from storage.errors import UnsealError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,18 @@ REMEDIES: Final[Mapping[str, str]] = {
 """By the text of a FailureReason."""
 
 
+OLDER_KEYS: Final = (
+    "the folder's keys may be older: have it written again by `grandest tenant client`, or `receive` at a gateway"
+)
+
+
 def explained(error: GrandestError) -> str:
     """Return what an error says, with what to do about it where that is known."""
-    remedy = REMEDIES.get(error.reason) if isinstance(error, NotCommittedError) else None
+    match error:
+        case NotCommittedError(reason=reason):
+            remedy = REMEDIES.get(reason)
+        case UnsealError():
+            remedy = OLDER_KEYS
+        case _:
+            remedy = None
     return str(error) if remedy is None else f"{error}: {remedy}"

@@ -7,7 +7,8 @@ Rules
 - H3. Bodies are read as their taker asks and written as their reader takes: memory is flat whatever their length.
 - H4. `Expect: 100-continue` is answered when the body is asked for, never before the head was judged.
 - H5. A body that nobody read is drained up to DRAIN_BYTES_MAX, else the connection ends with the answer.
-- H6. At most CONNECTIONS_MAX connections; one more is answered 503 and closed.
+- H6. At most CONNECTIONS_MAX connections. For one more, the one that has waited longest for a head goes: whoever opens
+  many and says nothing keeps nobody out. Where all carry requests out, the new one is closed.
 - H7. No header of an answer carries control characters, whatever was stored in it: they become spaces.
 - H8. drain() stops listening, lets running exchanges end, closes idle connections at once.
 """
@@ -15,6 +16,7 @@ Rules
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 import socket
@@ -178,7 +180,7 @@ class HttpServer:
         if self._tls is not None:
             stream = trio.SSLStream(raw, self._tls, server_side=True, https_compatible=True)
         connection = _Connection(stream, peer, self._handler, self)
-        if len(self._connections) >= self._connections_max:
+        if not self._make_room():
             LOGGER.warning("connection of %s refused: %d are open", peer, len(self._connections))
             await trio.aclose_forcefully(stream)
             return
@@ -199,6 +201,17 @@ class HttpServer:
             with trio.CancelScope(shield=True), trio.move_on_after(1.0):
                 await trio.aclose_forcefully(stream)
 
+    def _make_room(self) -> bool:
+        """Say whether one more may connect (H6)."""
+        if len(self._connections) < self._connections_max:
+            return True
+        longest = min(self._connections, key=lambda connection: connection.waits_since)
+        if longest.waits_since == math.inf:
+            return False
+        self._connections.discard(longest)
+        longest.end_if_idle()
+        return True
+
 
 class _Connection:
     """One connection: requests one after the other."""
@@ -210,6 +223,8 @@ class _Connection:
         self._server = server
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._idle_scope: trio.CancelScope | None = None
+        self.waits_since = math.inf
+        """Since when it waits for a head, of which a part may have come."""
 
     def end_if_idle(self) -> None:
         """Close if no request is being carried out."""
@@ -219,7 +234,9 @@ class _Connection:
     async def run(self) -> None:
         """Carry out requests until either side ends the connection."""
         while True:
+            self.waits_since = trio.current_time()
             request = await self._next_request()
+            self.waits_since = math.inf
             if request is None:
                 return
             await self._carry_out(request)

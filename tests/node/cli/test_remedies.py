@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from node.cli import ExitCode, exit_code_of
-from node.cli.remedies import REMEDIES, explained
+from node.cli.remedies import OLDER_KEYS, REMEDIES, explained
 from node.client.errors import BucketMissingError, NotCommittedError
 from node.errors import PeerUnreachableError
+from storage.errors import UnsealError
 from storage.outcomes import FailureReason
 
 
@@ -18,5 +19,6 @@ def test_a_refusal_says_what_to_do() -> None:
     assert explained(refused) == f"refused by the chain: quota_exceeded: {REMEDIES['quota_exceeded']}"
     assert explained(NotCommittedError("wrong_k")) == "refused by the chain: wrong_k"
     assert explained(PeerUnreachableError("silent")) == "silent"
+    assert explained(UnsealError("another key")) == f"another key: {OLDER_KEYS}"
     assert exit_code_of(refused) is ExitCode.REFUSED
     assert exit_code_of(BucketMissingError("none")) is ExitCode.MISSING

@@ -203,15 +203,41 @@ async def test_a_head_is_answered_without_a_body_and_with_its_length() -> None:
         assert answer.endswith(b"\r\n\r\n")
 
 
-async def test_one_connection_more_than_allowed_is_closed() -> None:
-    server = HttpServer(Echo(), connections_max=1)
+async def test_one_connection_more_than_are_busy_is_closed() -> None:
+    handler = Echo(waits=trio.Event())
+    server = HttpServer(handler, connections_max=1)
     port = await server.listen("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve)
         async with await trio.open_tcp_stream("127.0.0.1", port) as first:
-            assert (await one_answer(first, PUT + b"Content-Length: 1\r\n\r\nx")).endswith(b"x")
+            await first.send_all(PUT + b"Content-Length: 1\r\n\r\nx")
+            while not handler.seen:
+                await trio.lowlevel.checkpoint()
             async with await trio.open_tcp_stream("127.0.0.1", port) as second:
                 assert await second.receive_some() == b""
+            assert handler.waits is not None
+            handler.waits.set()
+            assert (await first.receive_some()).startswith(b"HTTP/1.1 200 ")
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_says_nothing_keeps_nobody_out() -> None:
+    server = HttpServer(Echo(), connections_max=2)
+    port = await server.listen("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve)
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", port) as silent,
+            await trio.open_tcp_stream("127.0.0.1", port) as dribbling,
+        ):
+            await dribbling.send_all(b"PUT")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            async with await trio.open_tcp_stream("127.0.0.1", port) as honest:
+                assert (await one_answer(honest, PUT + b"Content-Length: 1\r\n\r\nx")).endswith(b"x")
+                assert await silent.receive_some() == b""
+                async with await trio.open_tcp_stream("127.0.0.1", port) as another:
+                    assert (await one_answer(another, PUT + b"Content-Length: 1\r\n\r\nx")).endswith(b"x")
+                    assert await dribbling.receive_some() == b""
         nursery.cancel_scope.cancel()
 
 
