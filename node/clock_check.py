@@ -3,9 +3,9 @@
 A member with a wrong clock harms nobody but itself: others refuse its blocks, and it votes nil on theirs (rule A52).
 It would look like a failed site, so it is told at once instead, in words, and does not run.
 
-Rules
-- K1. A clock that stands before the last block's time by more than the drift is behind: six members signed that time.
-- K2. Of the answers of 2r + 1 others, of whom at most r lie, the median lies between two honest clocks. A clock
+Rule D15, in two parts
+- A clock that stands before the last block's time by more than the drift is behind: six members signed that time.
+- Of the answers of 2r + 1 others, of whom at most r lie, the median lies between two honest clocks. A clock
   farther from it than the drift, the answer's own delay set aside, is wrong. Fewer answers judge nothing.
 """
 
@@ -38,7 +38,7 @@ SECONDS_SAID_MAX: Final = 120
 
 
 def check_clock_after(block_time_ms: Milliseconds, own_ms: Milliseconds, drift_ms: Milliseconds) -> None:
-    """Compare the clock with the time of the last block (K1).
+    """Compare the clock with the time of the last block (D15).
 
     Raises:
         ConfigurationError: The clock is behind.
@@ -54,7 +54,7 @@ def check_clock_after(block_time_ms: Milliseconds, own_ms: Milliseconds, drift_m
 async def check_clock_with(
     asker: Asker, members: MemberSet, seat: MemberIndex, wall_ms: Callable[[], Milliseconds], drift_ms: Milliseconds
 ) -> None:
-    """Ask the other members for the time until enough have answered, and compare (K2).
+    """Ask the other members for the time until enough have answered, and compare (D15).
 
     Raises:
         ConfigurationError: The clock is ahead or behind.
