@@ -46,8 +46,6 @@ from consensus.height_state import (
     block_hashes,
     decided_commit,
     decided_polkas,
-    is_known_polka,
-    is_settled,
     start_state,
 )
 from consensus.identifiers import Height, MemberIndex, Round
@@ -134,9 +132,7 @@ class Member:
         self.peers = PeerHeights()
         self._inbox = Inbox()
         self._reception = Reception(
-            height=lambda: self.height,
-            is_known_polka=lambda polka: is_known_polka(self._state, polka),
-            is_settled=lambda prevote: is_settled(self._state, prevote),
+            state=lambda: self._state,
             gate=self._gate,
             evidence=self._evidence,
             inbox=self._inbox,

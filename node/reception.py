@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from consensus.errors import RejectionError
+from consensus.height_state import is_known_polka, is_settled
 from consensus.identifiers import Round
 from consensus.messages import (
     CommitMessage,
@@ -28,7 +29,7 @@ from node.message_gate import height_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consensus.certificates import PolkaCertificate
+    from consensus.height_state import HeightState
     from consensus.identifiers import Height, MemberIndex
     from node.evidence_pool import EvidencePool
     from node.inbox import Inbox
@@ -55,21 +56,17 @@ class Reception:
         "_events",
         "_evidence",
         "_gate",
-        "_height",
         "_inbox",
-        "_is_known_polka",
-        "_is_settled",
         "_late",
         "_monotonic_s",
         "_peers",
+        "_state",
     )
 
     def __init__(
         self,
         *,
-        height: Callable[[], Height],
-        is_known_polka: Callable[[PolkaCertificate], bool],
-        is_settled: Callable[[Prevote], bool],
+        state: Callable[[], HeightState],
         gate: MessageGate,
         evidence: EvidencePool,
         inbox: Inbox,
@@ -79,9 +76,7 @@ class Reception:
         monotonic_s: Callable[[], float],
     ) -> None:
         """Let in what concerns the member's present height, whatever that is at the time."""
-        self._height = height
-        self._is_known_polka = is_known_polka
-        self._is_settled = is_settled
+        self._state = state
         self._late = LateVotes()
         self._gate = gate
         self._evidence = evidence
@@ -111,7 +106,7 @@ class Reception:
             case StatusMessage(height=height):
                 self._receive_status(member, height)
             case DecidedMessage(decided=decided):
-                if decided.block.header.height == self._height():
+                if decided.block.header.height == self._state().context.height:
                     self._queue(Received(member=member, message=message, byte_count=len(frame)))
             case TransactionsMessage():
                 self._events.on_transactions(message)
@@ -128,7 +123,7 @@ class Reception:
                 assert_never(message)
 
     def _receive_agreement(self, member: MemberIndex, message: AgreementMessage, frame: bytes) -> None:
-        here, height = self._height(), height_of(message)
+        here, height = self._state().context.height, height_of(message)
         if height > here:
             self._note_ahead(member, height)
         if not here - 1 <= height <= here + 1 or self._is_of_no_use(message, height, here):
@@ -139,7 +134,10 @@ class Reception:
             return
         received = Received(member=member, message=message, byte_count=len(frame))
         if height <= here:
-            self._queue(received)
+            is_queued = self._queue(received)
+            vote = message.signed.vote if isinstance(message, VoteMessage) else None
+            if is_queued and height == here and isinstance(vote, Prevote):
+                self._late.note(vote)
         elif not self._inbox.put_next(received):
             self._counters.inputs_dropped += 1
 
@@ -147,7 +145,9 @@ class Reception:
         """Say whether a message cannot change anything here, before the work of checking it."""
         if height == here - 1:
             return not (isinstance(message, VoteMessage) and isinstance(message.signed.vote, Precommit))
-        return height == here and isinstance(message, PolkaMessage) and self._is_known_polka(message.certificate)
+        return (
+            height == here and isinstance(message, PolkaMessage) and is_known_polka(self._state(), message.certificate)
+        )
 
     def _is_late(self, member: MemberIndex, message: AgreementMessage, frame: bytes) -> bool:
         """Keep a prevote that can only prove a fault; before what may contradict those that are kept, let them in."""
@@ -155,9 +155,12 @@ class Reception:
             vote = message.signed.vote
             if isinstance(vote, Precommit):
                 return False
-            is_needless = vote.member == member and self._is_settled(vote)
-            if is_needless and self._late.keep(LateVote(message, frame)):
+            state = self._state()
+            is_said = is_settled(state, vote) or self._late.alike(vote) >= state.context.budget.quorum
+            if vote.member == member and is_said and self._late.keep(LateVote(message, frame)):
                 return True
+        if isinstance(message, PolkaMessage) and self._late.all_say(message.certificate):
+            return False
         for late in self._late.take_all():
             self._let_in(late)
         return False
@@ -171,7 +174,7 @@ class Reception:
             self._counters.refused[error.reason] += 1
 
     def _receive_status(self, member: MemberIndex, height: Height) -> None:
-        here = self._height()
+        here = self._state().context.height
         if height > here:
             self._note_ahead(member, height)
         elif height < here and self._peers.may_answer(member, height, self._monotonic_s()):
@@ -181,6 +184,7 @@ class Reception:
         self._peers.note(member, height)
         self._events.on_peer_ahead()
 
-    def _queue(self, received: Received) -> None:
-        if not self._inbox.put(received):
-            self._counters.inputs_dropped += 1
+    def _queue(self, received: Received) -> bool:
+        is_queued = self._inbox.put(received)
+        self._counters.inputs_dropped += not is_queued
+        return is_queued

@@ -66,10 +66,39 @@ async def test_a_late_prevote_costs_no_proof_and_no_place_in_the_queue(tmp_path:
     with open_member(tmp_path / "home", CHAIN, seat=ME, check=check) as member:
         block_hash = await locked(member)
         before = len(check.keys)
-        say(member, prevote(LATE, block_hash), prevote(OTHER, block_hash), prevote(LATE, block_hash))
+        say(member, prevote(LATE, block_hash), prevote(OTHER, block_hash))
         assert len(check.keys) == before
         assert not inner(member).has_queued
         assert LATE not in prevoted(member)
+
+
+async def test_a_prevote_is_late_once_a_quorum_of_its_like_is_queued(tmp_path: Path) -> None:
+    check = Counting()
+    with open_member(tmp_path / "home", CHAIN, seat=ME, check=check) as member:
+        await inner(member).recover()
+        block = fresh_block(member)
+        block_hash = header_hash(block.header)
+        first = (*PEERS, OTHER)
+        say(member, *(prevote(peer, block_hash) for peer in first))
+        assert len(check.keys) == len(first) == inner(member).state.context.budget.quorum
+        say(member, prevote(LATE, block_hash))
+        assert len(check.keys) == len(first)
+        polka = polka_certificate([prevote(peer, block_hash) for peer in first])
+        member.consensus.receive(OTHER, encode_message(PolkaMessage(certificate=polka)))
+        while inner(member).has_queued:
+            await inner(member).advance()
+        assert prevoted(member) == set(first), "a polka that says the same lets nothing in"
+        await hear(member, proposed(block))
+        assert inner(member).state.machine.locked is not None
+
+
+async def test_who_repeats_a_late_prevote_is_heard(tmp_path: Path) -> None:
+    with open_member(tmp_path / "home", CHAIN, seat=ME) as member:
+        block_hash = await locked(member)
+        say(member, prevote(LATE, block_hash), prevote(OTHER, block_hash), prevote(LATE, block_hash))
+        while inner(member).has_queued:
+            await inner(member).advance()
+        assert {LATE, OTHER} <= prevoted(member)
 
 
 @pytest.mark.parametrize("second", [RED, None])
