@@ -48,7 +48,7 @@ spec: .venv/.ready .build/spec/.ready
 
 # Everything that guards agreement, for long, one part at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/crash_points.done $(WORLDS)
+campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/power.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/crash_points.done $(WORLDS)
 	@$(PYTHON) -m testnet.simulation.report .campaign
 
 # A hundred thousand worlds of a hundred heights, a thousand at a time; what breaks is in the report, with its command.
@@ -61,6 +61,12 @@ campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/requ
 .campaign/trouble.done: tests/integration/test_trouble.py .venv/.ready
 	@mkdir -p $(@D)
 	GRANDEST_KILLS=50 GRANDEST_VOTING_SECONDS=5 GRANDEST_BAD_FRAMES=2000 .venv/bin/pytest -n0 -s $<
+	@touch $@
+
+# Power cuts on one, three, nine disks in turn, 60 of them: nothing acknowledged is lost, nothing signed twice.
+.campaign/power.done: tests/integration/test_power_cuts.py .venv/.ready
+	@mkdir -p $(@D)
+	GRANDEST_POWER_CUTS=60 .venv/bin/pytest -n0 -s $<
 	@touch $@
 
 # A gateway and 100,000 requests that were changed by chance, 10,000 with keys that may not.
