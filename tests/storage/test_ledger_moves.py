@@ -6,8 +6,20 @@ import pytest
 from msgspec import structs
 
 from consensus.genesis import genesis_hash
+from consensus.identifiers import Milliseconds
+from storage.buckets import (
+    LockChange,
+    NewHold,
+    NewRetention,
+    ObjectLock,
+    Retention,
+    RetentionMode,
+    SetBucket,
+    SetRetention,
+    Versioning,
+)
 from storage.identifiers import SeatIndex, ShardRoot, VersionId
-from storage.ledger_versions import read_current
+from storage.ledger_versions import find_version, read_current
 from storage.moves import Move, MovedEntry, MovedRange, ReplaceSegment, Voucher, sign_move
 from storage.outcomes import FailureReason, Outcome
 from storage.receipts import Receipt
@@ -223,3 +235,62 @@ def test_a_version_is_named_by_its_own_id() -> None:
     null = structs.replace(body.entries[0], version_id=VersionId(bytes(16)))
     outcome = run(world, structs.replace(body, entries=(null, body.entries[0])))
     assert [(failed.index, failed.reason) for failed in outcome.failed_entries] == [(0, FailureReason.VERSION_CHANGED)]
+
+
+def locked_world() -> World:
+    """A bucket with object lock and one version, "a", in the segment "old"."""
+    world = World(seats=SEATS)
+    bucket = SetBucket(
+        tenant=TENANT,
+        bucket_tag=BUCKET,
+        version_id=VersionId(b"s" * 16),
+        record_address=entry("settings").record_address,
+        versioning=Versioning.ENABLED,
+        lock=ObjectLock(default=None),
+        condition=None,
+    )
+    assert world.run(bucket).reason is None
+    old = world.segment("old")
+    body = world.commit((old,), entry("a", Extent(segment=0, extent_bytes=1000)))
+    assert world.run(structs.replace(body, new_buckets=())).reason is None
+    return world
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        NewHold(legal_hold=True),
+        NewRetention(
+            retention=Retention(mode=RetentionMode.COMPLIANCE, until_ms=Milliseconds(2**52)), bypass_governance=False
+        ),
+    ],
+)
+def test_a_lock_that_was_set_meanwhile_moves_along_and_holds(change: NewHold | NewRetention) -> None:
+    world = locked_world()
+    body = replacement(world, move_of(world, (0, 1000)), "a")
+    version = body.entries[0].version_id
+    locked = LockChange(bucket_tag=BUCKET, name_tag=name_tag("a"), version_id=version, change=change)
+    assert world.run(SetRetention(tenant=TENANT, changes=(locked,))).failed_entries == ()
+    before = current(world, "a")
+    assert run(world, body).failed_entries == ()
+    moved = current(world, "a")
+    assert moved == structs.replace(before, extents=moved.extents)
+    assert moved.lock is not None
+    assert moved.extents[0].segment_id == segment_id("new")
+    name = EntryName(bucket_tag=BUCKET, name_tag=name_tag("a"), version_id=version)
+    refused = world.run(DeleteEntries(tenant=TENANT, entries=(name,), bypass_governance=True)).failed_entries
+    assert [failed.reason for failed in refused] == [FailureReason.RETAINED]
+    assert segment(world, "new") is not None
+
+
+def test_a_version_that_was_covered_by_a_newer_one_meanwhile_moves_where_it_lies() -> None:
+    world = locked_world()
+    body = replacement(world, move_of(world, (0, 1000)), "a")
+    newer = world.commit((world.segment("other"),), entry("a", Extent(segment=0, extent_bytes=50), version="2"))
+    assert world.run(structs.replace(newer, new_buckets=())).reason is None
+    assert run(world, body).failed_entries == ()
+    assert current(world, "a").extents[0].segment_id == segment_id("other")
+    older = find_version(world.state, ObjectName(TENANT, BUCKET, name_tag("a")), body.entries[0].version_id)
+    assert older is not None
+    assert older.extents[0].segment_id == segment_id("new")
+    assert segment(world, "old") is None
