@@ -8,6 +8,7 @@ open          names that blocks have named are asked for: when a listing needs t
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
     from node.client.chain import Changes, EntryView
     from node.client.client import Client
+    from node.client.tenant_chain import TenantChain
     from node.gateway.index import Index
-    from storage.identifiers import BucketTag
+    from storage.identifiers import BucketTag, TenantId
     from storage.records import ObjectRecord
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ VERSIONS_AT_ONCE: Final = 1_024
 LOOK_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 5.0
 """Names are opened in the background once no block has named any and no listing has asked for so long."""
+TOLD_SECONDS: Final = 2.0
+BAR_CHARACTERS: Final = 40
 LAG_SECONDS: Final = 0.3
 """A node that is behind the others by more is not waited for: another is asked."""
 LAST_VERSION: Final = VersionId(b"\xff" * 16)
@@ -75,6 +79,30 @@ class FollowedChain(Protocol):
     ) -> tuple[EntryView, ...]:
         """Return versions that are not current, in order of tags."""
         ...
+
+
+class Walk(Protocol):
+    """A first walk over the ledger, and how far it is."""
+
+    walked: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether it is over."""
+        ...
+
+
+async def tell_of_walk(walk: Walk, tenant: TenantId, chain: TenantChain) -> None:
+    """Log every TOLD_SECONDS how far a walk is, until it is over."""
+    while not walk.is_whole:
+        await trio.sleep(TOLD_SECONDS)
+        with suppress(GrandestError):
+            view = await chain.tenant(tenant)
+            if view is not None and not walk.is_whole:
+                share = min(1.0, walk.walked / max(1, view.entry_count))
+                bar = ("#" * round(BAR_CHARACTERS * share)).ljust(BAR_CHARACTERS, ".")
+                name, counts = tenant.hex()[:8], (walk.walked, view.entry_count)
+                LOGGER.info("index of tenant %s is being made: %s %d of %d versions", name, bar, *counts)
 
 
 class StillWalkingError(PeerUnreachableError):

@@ -20,7 +20,7 @@ from node.client.shard_links import dialler
 from node.client.tenant_chain import HttpTenantChain
 from node.gateway.chain_store import ChainStore
 from node.gateway.fence import Fence
-from node.gateway.follower import Follower
+from node.gateway.follower import Follower, tell_of_walk
 from node.gateway.grants import GrantFollower
 from node.gateway.home import INDEX_FOLDER, granted_access_keys, granted_home
 from node.gateway.index import Index
@@ -138,6 +138,7 @@ async def serve_tenant(
         for task in (follower.run, fence.run, store.run):
             nursery.start_soon(task)
         nursery.start_soon(run_lifecycle, store)
+        nursery.start_soon(tell_of_walk, follower, client_home.tenant, HttpTenantChain(chain))
         around.tenants.put(client_home.tenant, store, access_keys)
         stack.callback(around.tenants.remove, client_home.tenant)
         task_status.started(Served(around, client, store, stopping))
