@@ -84,7 +84,7 @@ def _gather(
             progress.advance(1)
             try:
                 with httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as http:
-                    for encoded in _receipts(http):
+                    for encoded in kept_receipts(http):
                         receipt = decode_read(encoded)
                         check_read(receipt, genesis_hash)
                         reader = by_key.get(receipt.reader)
@@ -97,7 +97,7 @@ def _gather(
     return audits, asked
 
 
-def _receipts(http: httpx.Client) -> Iterator[bytes]:
+def kept_receipts(http: httpx.Client) -> Iterator[bytes]:
     """Give what a holder keeps; the end of its newest file may be cut."""
     from node.api.reads import ReadsAnswer
 

@@ -24,6 +24,7 @@ MEASUREMENTS: Final = (
     "one_put",
     "transactions",
     "absent",
+    "rebuild",
     "replaying",
     "long_chain",
     "s3",

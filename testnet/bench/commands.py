@@ -33,6 +33,7 @@ NAMES: Final = (
     "one_put",
     "transactions",
     "absent",
+    "rebuild",
     "replaying",
     "long_chain",
     "s3",
