@@ -120,7 +120,7 @@ class SealedRecords:
         """Return one sealed record; raises ShardMissingError when no live holder has it."""
         sealed = await self._gathering.ask(NamedRecord(named.version_id, named.record_address))
         if sealed is None:
-            raise ShardMissingError(f"no live holder has record {named.record_address.hex()[:16]}")
+            raise ShardMissingError(f"no live holder has record {named.record_address.hex()[:16]}{self._nobody()}")
         return sealed
 
     async def fetch(self, named: Sequence[RecordName]) -> dict[RecordAddress, bytes]:
@@ -140,6 +140,13 @@ class SealedRecords:
                 if scope.cancelled_caught:
                     self._pool.note_slow(seat)
         return found
+
+    def _nobody(self) -> str:
+        """Return why no holder answers, when none does: a key that was revoked, say."""
+        if self._pool.live():
+            return ""
+        why = "; ".join(f"seat {seat}: {reason}" for seat, reason in self._pool.down_reasons().items())
+        return f": none answers ({why})"
 
     async def _fetch_in_order(self, named: Sequence[NamedRecord]) -> tuple[bytes | None, ...]:
         found = await self.fetch(named)

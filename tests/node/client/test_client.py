@@ -16,7 +16,7 @@ from node.client.client import Client
 from node.client.errors import NotCommittedError, ObjectMissingError, TooFewHoldersError
 from node.client.results import Acknowledgement
 from node.client.sources import bytes_source
-from storage.errors import NotEnoughShardsError
+from storage.errors import NotEnoughShardsError, ShardMissingError
 from storage.identifiers import PACK_OBJECT_BYTES_MAX, BucketTag, NameTag
 from storage.state import entry_key
 from tests.node.client.nine import Nine
@@ -60,6 +60,16 @@ async def test_what_is_put_comes_back(nine: Nine, byte_count: int) -> None:
         acknowledged = await put(client, "name", plain)
         assert (acknowledged.receipts, acknowledged.state) == (9, "sealed")
         assert await client.get("bucket", "name") == plain
+
+
+async def test_a_record_that_nobody_serves_says_why(nine: Nine) -> None:
+    async with nine.client() as client:
+        await put(client, "name", b"x")
+    for holder in nine.holders:
+        holder.kill()
+    async with nine.client() as client:
+        with pytest.raises(ShardMissingError, match=r"^no live holder has record \w+: none answers \(seat 0: "):
+            await client.get("bucket", "name")
 
 
 async def test_any_range_of_an_object_can_be_read(nine: Nine) -> None:
