@@ -32,6 +32,7 @@ from typing import Final
 from consensus.encoding import encode
 from consensus.genesis import GENESIS_BYTES_MAX, ConsensusParameters, Genesis, decode_genesis, genesis_hash
 from consensus.signing import SigningKey
+from node.addresses import api_url
 from node.client.home import write_client_home
 from node.clock import now_ms
 from node.errors import ConfigurationError
@@ -290,4 +291,4 @@ def write_gateways(seat_homes: Sequence[Path], addresses: Sequence[Address], gen
             genesis=genesis,
         )
         write_access_keys(tenant_home, (access_key,))
-        make_own_key(folder / OWN_FOLDER, seat_home / "genesis", f"http://{address.host}:{address.api_port}")
+        make_own_key(folder / OWN_FOLDER, seat_home / "genesis", api_url(address.host, address.api_port))

@@ -43,7 +43,7 @@ def test_seats_are_brought_up_killed_burnt_started_and_stopped(tmp_path: Path) -
         assert grandest("testnet", "burn", "2", "8", "--home", str(home)).returncode == 0
         safe = home / "seat-8"
         assert sorted(path.name for path in safe.iterdir()) == ["config.toml", "gateway", "genesis", "keys"]
-        assert sorted(path.name for path in (safe / "gateway").iterdir()) == ["gateway.toml", "tenants"]
+        assert sorted(path.name for path in (safe / "gateway").iterdir()) == ["gateway.toml", "own", "tenants"]
         assert alive_seats(home) == [0, 3, 4, 5, 6, 7]
         started = grandest("testnet", "start", "1", "2", "8", "--home", str(home))
         assert started.returncode == 0, started.stderr
