@@ -81,7 +81,7 @@ async def measure(cluster: Cluster) -> tuple[Figure, ...]:
         half = await _rebuild_rest(cluster, segments)
         await client.delete(BUCKET, names)
     await trio.to_thread.run_sync(wait_for_seats, cluster, (BURNT,), votes)
-    return _figures(segments, parts, half, percentile(during, 99) / percentile(without, 99))
+    return rebuild_figures(segments, parts, half, percentile(during, 99) / percentile(without, 99))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,7 +307,8 @@ def leaves_asked(cluster: Cluster, segments: Sequence[SegmentView], since_ms: in
     return leaves
 
 
-def _figures(segments: Sequence[SegmentView], parts: Parts, half: Half, slower: float) -> tuple[Figure, ...]:
+def rebuild_figures(segments: Sequence[SegmentView], parts: Parts, half: Half, slower: float) -> tuple[Figure, ...]:
+    """Return what the second half came to."""
     shapes = [SegmentShape(segment.segment_bytes, segment.k, len(segment.roots)) for segment in segments]
     all_bytes = sum(shape.k * shape.shard_bytes for shape in shapes)
     left_bytes = all_bytes * half.columns / len(segments)

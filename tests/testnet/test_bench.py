@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from node.client.chain import SegmentView
+from storage.identifiers import SegmentId, ShardRoot
 from testnet.bench.absent import Seen
 from testnet.bench.client import MEASUREMENTS
 from testnet.bench.commands import NAMES
@@ -24,6 +26,7 @@ from testnet.bench.figures import (
     rate_of_items,
 )
 from testnet.bench.idle import anonymous_kib
+from testnet.bench.rebuild import Half, Parts, rebuild_figures
 
 
 def figure(name: str, amount: float, client_cpu_s: float | None = None) -> Figure:
@@ -88,3 +91,34 @@ def test_the_time_without_a_block_counts_from_the_kill_to_the_first_answer_and_t
     assert seen.longest_gap(10.0, 20.0) == 4.0
     assert seen.first_after(10.0, 20.0) == 3.0, "what was sent before the kill may have been decided before it"
     assert seen.first_after(16.0, 20.0) == seen.longest_gap(16.0, 20.0) == 4.0
+
+
+def test_a_rebuilt_half_is_judged_by_the_slowest_part_and_by_k_columns_for_one() -> None:
+    segments = [
+        SegmentView(
+            segment_id=SegmentId(bytes([number]) * 32),
+            k=6,
+            segment_bytes=6 * 1_638_400,
+            roots=(ShardRoot(bytes(32)),) * 9,
+            receipted=frozenset(),
+        )
+        for number in range(10)
+    ]
+    all_bytes = 10 * 6 * 1_638_400
+    parts = Parts(loopback=40e6, coding=90e6, disk=300e6)
+    half = Half(columns=5, seconds=all_bytes / 2 / 30e6, read_bytes=round(all_bytes * 0.51))
+    found = {one.name.partition(": ")[2]: one for one in rebuild_figures(segments, parts, half, 2.5)}
+    amounts = {name: round(one.amount, 2) for name, one in found.items()}
+    assert amounts["of what the slowest part allows"] == 75.0
+    assert amounts["read from others"] == 30.0
+    assert amounts["traffic, of k columns for one"] == 1.02
+    assert amounts["again after a kill at half"] == 51.0
+    assert all(one.is_reached for one in found.values())
+    twice = rebuild_figures(segments, parts, Half(columns=5, seconds=60.0, read_bytes=all_bytes), 3.5)
+    missed = {one.name.partition(": ")[2] for one in twice if not one.is_reached}
+    assert missed == {
+        "of what the slowest part allows",
+        "small reads' p99 meanwhile, of without",
+        "traffic, of k columns for one",
+        "again after a kill at half",
+    }
