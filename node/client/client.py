@@ -74,6 +74,8 @@ if TYPE_CHECKING:
 SEALED_SECONDS: Final = 5.0
 """How long put() waits for the columns of absent holders when asked to."""
 SEGMENTS_CACHED_MAX: Final = 4_096
+RECEIPTS_SECONDS: Final = 0.1
+"""So often at most the chain is asked again whether a segment has more of them: while sites are down none has."""
 LISTED_AT_ONCE: Final = 512
 PROBES_AT_ONCE: Final = 16
 QUESTIONS_IN_FLIGHT: Final = 2
@@ -105,6 +107,7 @@ class Client:
         self._parts = parts
         self._objects = ObjectReader(parts.reader, self.segment)
         self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
+        self._receipts_until = 0.0
         self.frames = FrameProver(self.chain, home.genesis, parts.reader, self.segment, self._looked_up_again)
         """Proven, one by one, to whoever knows the members' keys alone."""
         self.buckets = Buckets(home.tenant, parts.chain, parts.records, parts.keyring, self.transact)
@@ -381,7 +384,8 @@ class Client:
     async def receipts(self, segment_id: SegmentId) -> tuple[int, int]:
         """Return how many columns of a segment have receipts, and how many there are; raises ShardMissingError."""
         segment = await self.segment(segment_id)
-        if len(segment.receipted) < self._parts.columns:  # there may be more by now
+        if len(segment.receipted) < self._parts.columns and trio.current_time() >= self._receipts_until:
+            self._receipts_until = trio.current_time() + RECEIPTS_SECONDS
             self._segments.pop(segment_id, None)
             segment = await self.segment(segment_id)
         return len(segment.receipted), self._parts.columns

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from consensus.errors import RejectionError
@@ -17,7 +19,7 @@ from node.client.errors import NotCommittedError, ObjectMissingError, TooFewHold
 from node.client.results import Acknowledgement
 from node.client.sources import bytes_source
 from storage.errors import NotEnoughShardsError, ShardMissingError
-from storage.identifiers import PACK_OBJECT_BYTES_MAX, BucketTag, NameTag
+from storage.identifiers import PACK_OBJECT_BYTES_MAX, BucketTag, NameTag, SegmentId
 from storage.state import entry_key
 from tests.node.client.nine import Nine
 from tests.node.jumps import pause
@@ -347,3 +349,27 @@ async def test_a_node_that_proves_another_state_is_refused(nine: Nine, monkeypat
         monkeypatch.setattr(nine.chain, "proof", other_proof)
         with pytest.raises(RejectionError, match="bad_proof"):
             await client.verify("bucket", "name")
+
+
+async def test_receipts_are_told_as_the_chain_has_them_by_now(nine: Nine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[SegmentId]()
+    find = nine.chain.find_segments
+
+    async def counted(segment_ids: Sequence[SegmentId]) -> tuple[SegmentView | None, ...]:
+        asked.extend(segment_ids)
+        return await find(segment_ids)
+
+    monkeypatch.setattr(nine.chain, "find_segments", counted)
+    nine.holders[2].kill()
+    async with nine.client() as client:
+        (segment_id,) = (await put(client, "name", contents(PACK_OBJECT_BYTES_MAX))).segment_ids
+        assert {await client.receipts(segment_id) for _ in range(100)} == {(8, 9)}
+        assert len(asked) <= 10, "not once a read"
+        nine.holders[2].start()
+        assert await client.wait_sealed([segment_id])
+        with trio.fail_after(10.0):
+            while await client.receipts(segment_id) != (9, 9):
+                await trio.lowlevel.checkpoint()
+        asked.clear()
+        assert await client.receipts(segment_id) == (9, 9)
+        assert asked == []
