@@ -3,6 +3,7 @@
 
 PYTHON := .venv/bin/python
 DIGITS := 0 1 2 3 4 5 6 7 8 9
+YEARS := $(foreach ten,$(DIGITS),$(foreach one,$(DIGITS),.campaign/years-$(ten)$(one).json))
 WORLDS := $(foreach ten,$(DIGITS),$(foreach one,$(DIGITS),.campaign/worlds-$(ten)$(one).json))
 PURE_TESTS := $(sort $(wildcard tests/consensus/test_*.py tests/storage/test_*.py))
 
@@ -48,13 +49,19 @@ spec: .venv/.ready .build/spec/.ready
 
 # Everything that guards agreement, for long, one part at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/power.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/crash_points.done $(WORLDS)
+campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/power.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/crash_points.done $(YEARS) $(WORLDS)
 	@$(PYTHON) -m testnet.simulation.report .campaign
 
 # A hundred thousand worlds of a hundred heights, a thousand at a time; what breaks is in the report, with its command.
 .campaign/worlds-%.json: .venv/.ready
 	@mkdir -p $(@D)
 	$(PYTHON) -m testnet.cli simulate --seeds 1000 --first-seed $*000 --heights 100 --json > $@.part || true
+	@test -s $@.part && mv $@.part $@
+
+# Ten node-years: 100 files of 20 worlds of nine nodes, each with five hours of heartbeats after a storm and its healing.
+.campaign/years-%.json: .venv/.ready
+	@mkdir -p $(@D)
+	$(PYTHON) -m testnet.cli simulate --seeds 20 --first-seed $*000000 --heights 3 --storm 3 --idle 293 --json > $@.part || true
 	@test -s $@.part && mv $@.part $@
 
 # Nine real nodes hurt for long, alone on a quiet machine: killed 50 times, voting within 5 s, 2,000 bad messages.
@@ -84,15 +91,15 @@ campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/powe
 # Members that run twice: a million scenarios.
 .campaign/twins.done: .venv/.ready
 	@mkdir -p $(@D)
-	$(PYTHON) -m testnet.simulation.twins 4 1 --count 500000
-	$(PYTHON) -m testnet.simulation.twins 9 2 --count 500000
-	@touch $@
+	$(PYTHON) -m testnet.simulation.twins 4 1 --count 500000 > $@.part
+	$(PYTHON) -m testnet.simulation.twins 9 2 --count 500000 >> $@.part
+	@mv $@.part $@
 
 # A node that fails at every write and flush of a thousand runs: 175,000 worlds, an hour.
 .campaign/crash_points.done: .venv/.ready
 	@mkdir -p $(@D)
-	$(PYTHON) -m testnet.simulation.crash_points --runs 1000
-	@touch $@
+	$(PYTHON) -m testnet.simulation.crash_points --runs 1000 > $@.part
+	@mv $@.part $@
 
 # Deliberate faults, one at a time; writes docs/mutants.md. What was tried is kept in .campaign/mutants.
 mutants: .venv/.ready

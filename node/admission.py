@@ -102,6 +102,11 @@ class Admission:
         self._news.set()
         return pending.transaction_id
 
+    @property
+    def has_posted(self) -> bool:
+        """Say whether something that was posted here may still have to be passed on."""
+        return bool(self._posted)
+
     def on_appended(self) -> None:
         """Tell the proposers that come next of what the last block left waiting."""
         self._block_at = self._now()

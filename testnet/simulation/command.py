@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SEEDS_DEFAULT: Final = 200
 STORM_S_MIN: Final = 2
 STORM_S_MAX: Final = 60
+IDLE_MINUTES_MAX: Final = 400
+"""Of 4,500 events each: a world ends below its most (world.STEPS_MAX)."""
 FAILURES_SHOWN: Final = 3
 """Cutting one down takes up to a minute."""
 
@@ -55,6 +57,9 @@ def _add_choice_of_worlds(parser: ArgumentParser) -> None:
     parser.add_argument("--heights", type=_positive, default=20, metavar="N", help="blocks of a world")
     parser.add_argument("--liars", type=int, metavar="N", help="at most this many; the budget's r unless said")
     parser.add_argument("--storm", type=_storm, default=12.0, metavar="SECONDS", help="the longest storm, above 2")
+    parser.add_argument(
+        "--idle", type=_minutes, default=0, metavar="MINUTES", help="virtual time with nothing to do, at the end"
+    )
     parser.add_argument("--faults", default="all", metavar="KINDS", help="all, none, or some by name: loss,crash,liars")
     parser.add_argument("--signatures", choices=("stub", "real"), default="stub", help="real ones are ten times slower")
 
@@ -193,6 +198,7 @@ def _settings(arguments: Namespace) -> Settings:
         heights=arguments.heights,
         liars_max=arguments.liars,
         storm_ms_max=int(1_000 * arguments.storm),
+        idle_minutes=arguments.idle,
         kinds=kinds,
         signatures=SignatureKind(arguments.signatures),
     )
@@ -209,6 +215,13 @@ def _storm(text: str) -> float:
     if not STORM_S_MIN < seconds <= STORM_S_MAX:
         raise ArgumentTypeError(f"{text} is not above {STORM_S_MIN}, up to {STORM_S_MAX}")
     return seconds
+
+
+def _minutes(text: str) -> int:
+    minutes = _positive(text)
+    if minutes > IDLE_MINUTES_MAX:
+        raise ArgumentTypeError(f"{text} minutes are more than {IDLE_MINUTES_MAX}: let more worlds idle instead")
+    return minutes
 
 
 def _items(text: str) -> tuple[int, ...]:

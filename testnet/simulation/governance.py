@@ -90,6 +90,12 @@ class Governance:
         elif self.moves and self._is_settled():
             self._propose(membership)
 
+    @property
+    def is_over(self) -> bool:
+        """Say whether nothing is to be changed and nothing is under way."""
+        membership = self.watch.context.membership
+        return not self.moves and membership.scheduled is None and not read_proposals(self.watch.state)
+
     def _is_settled(self) -> bool:
         newest = self._newest
         return newest is None or newest.is_retired or newest.has_height(Height(self.watch.height - BEHIND))

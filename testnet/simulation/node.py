@@ -260,7 +260,7 @@ class SimulatedNode:
     async def _pass_on(self, running: Running) -> None:
         """What Admission.run() does, in virtual time; published transactions are told to every member."""
         while True:
-            await sleep(int(STALLED_S * SECOND_US))
+            await sleep(int(STALLED_S * SECOND_US) if running.admission.has_posted else FOREVER)
             running.admission.pass_on(self.broadcast)
 
     async def _run_blocking(self, function: Callable[[*ArgumentsT], ReturnT], /, *arguments: *ArgumentsT) -> ReturnT:
@@ -337,7 +337,7 @@ class SimulatedNode:
             self._running.admission.submit(submission)
         except RejectionError:
             return False
-        self._running.admission.pass_on(self.broadcast)
+        self._tasks[2].wake()
         return True
 
     def say_status_to_all(self) -> None:

@@ -47,6 +47,8 @@ class Failure:
         words += [f"--seats {settings.seats}", f"--faults {kinds}", f"--signatures {settings.signatures}"]
         if settings.storm_ms_max != STORM_MS[1]:
             words.append(f"--storm {settings.storm_ms_max / 1000:g}")
+        if settings.idle_minutes:
+            words.append(f"--idle {settings.idle_minutes}")
         if settings.liars_max is not None:
             words.append(f"--liars {settings.liars_max}")
         return " ".join([*words, f"--only {','.join(map(str, self.items)) or 'none'}"])

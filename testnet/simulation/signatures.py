@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from consensus.errors import RejectionError, RejectionReason
 from consensus.identifiers import PublicKey, Signature
@@ -13,6 +13,9 @@ from consensus.signing import SigningKey, check_signature
 
 if TYPE_CHECKING:
     from consensus.signing import SignatureCheck, SignatureMaker
+
+
+PROVEN_MAX: Final = 4_096
 
 
 class SignatureKind(StrEnum):
@@ -42,6 +45,8 @@ class KeyRing:
 
     kind: SignatureKind
     _stubs: dict[PublicKey, StubKey] = field(default_factory=dict[PublicKey, StubKey])
+    _proven: set[tuple[PublicKey, bytes, Signature]] = field(default_factory=set[tuple[PublicKey, bytes, Signature]])
+    """What was found right lately: eight receivers check the same."""
 
     def new_key(self, seed: bytes) -> SignatureMaker:
         """Return the key of a seed (32 bytes)."""
@@ -57,6 +62,12 @@ class KeyRing:
         return check_signature if self.kind is SignatureKind.REAL else self._check_stub
 
     def _check_stub(self, public_key: PublicKey, message: bytes, signature: Signature) -> None:
+        claim = (public_key, message, signature)
+        if claim in self._proven:
+            return
         stub = self._stubs.get(public_key)
         if stub is None or stub.sign(message) != signature:
             raise RejectionError(RejectionReason.BAD_SIGNATURE, f"not signed by {public_key.hex()[:16]}")
+        if len(self._proven) >= PROVEN_MAX:
+            self._proven.clear()
+        self._proven.add(claim)

@@ -5,6 +5,7 @@ storm       everything that the plan holds happens to nodes, links, disks and cl
 healing     links, disks and clocks are well again, every process is started; liars go on lying
 decision    a transaction waits: a new block within five rounds, their timeouts and one rebroadcast interval
 growth      to the wanted height, at every correct node
+idleness    if wanted: calm minutes with nothing to do, one block each heartbeat, at every correct node
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Settings:
     signatures: SignatureKind = SignatureKind.STUB
     storm_ms_max: int = STORM_MS[1]
     """The longest storm; more than 2,000."""
+    idle_minutes: int = 0
+    """Of virtual time, after everything else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ class Phase(Enum):
     STORM = auto()
     HEALING = auto()
     GROWTH = auto()
+    IDLENESS = auto()
 
 
 @dataclass(slots=True)
@@ -183,6 +187,8 @@ class World:
         self._heal()
         self._await_decision()
         self._await_growth()
+        if self.settings.idle_minutes:
+            self._idle()
         return WorldReport(
             seed=self.seed,
             steps=self.timeline.steps,
@@ -314,12 +320,15 @@ class World:
         self._governance.step()
         if self.watch.height >= self.settings.heights:
             self._governance.moves = []
+            if self._governance.is_over:
+                return
         self.timeline.after(self._governance.rng.randrange(*STEP_MS) * MILLISECOND_US, self._govern_often)
 
     def _submit_often(self) -> None:
         """Post at a random node, as long as blocks are wanted."""
-        if self.watch.height < self.settings.heights:
-            self._submit()
+        if self.watch.height >= self.settings.heights:
+            return
+        self._submit()
         self.timeline.after(self._rng.randrange(*SUBMIT_MS) * MILLISECOND_US, self._submit_often)
 
     def _submit(self) -> None:
@@ -327,8 +336,9 @@ class World:
 
     def _forget_often(self, node: SimulatedNode) -> None:
         def forget() -> None:
-            node.forget()
-            self._forget_often(node)
+            if self._phase is not Phase.IDLENESS:
+                node.forget()
+                self._forget_often(node)
 
         self.timeline.after(self._rng.randrange(*AMNESIA_MS) * MILLISECOND_US, forget)
 
@@ -391,6 +401,20 @@ class World:
             self._step()
             if late.is_retired or late.has_height(wanted):
                 late = self._late(wanted)
+
+    def _idle(self) -> None:
+        """Nothing is posted and nobody forgets: nearly every heartbeat makes a block, and all have it."""
+        self._phase = Phase.IDLENESS
+        before, minutes = self.watch.height, self.settings.idle_minutes
+        self.run_on(60 * minutes)
+        made, wanted = (
+            self.watch.height - before,
+            60_000 * minutes // (self._parameters.heartbeat_ms + HEIGHT_US // 1_000),
+        )
+        if made < wanted:
+            detail = f"{made} blocks in {minutes} idle minutes, at least {wanted}"
+            raise InvariantError(Invariant.DECIDES_AFTER_HEALING, detail)
+        self._await_growth()
 
     def _late(self, wanted: Height) -> SimulatedNode | None:
         """Return a correct node that is not there yet; while it is not, nobody else need be asked."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from testnet.simulation.report import WorldsRun, report
+from pathlib import Path
+
+import msgspec
+
+from testnet.simulation.report import Others, WorldsRun, read_others, report
+from tests.mutants.trial import Killed, Survived
 
 
 def test_files_are_added_up_and_failures_named() -> None:
@@ -15,3 +20,17 @@ def test_files_are_added_up_and_failures_named() -> None:
     assert "| hours of the machine | 1.0 |" in said
     assert "| worlds in which an invariant broke | 1 |" in said
     assert said.endswith("    grandest simulate --first-seed 7")
+
+
+def test_what_twins_crash_points_and_mutants_left_is_counted(tmp_path: Path) -> None:
+    assert read_others(tmp_path) == Others()
+    line = "500000 of 9 scenarios kept every promise, 7 of them decided\n"
+    (tmp_path / "twins.done").write_text(line * 2)
+    (tmp_path / "crash_points.done").write_text("1000 runs, hurt at 175000 points: every invariant held\n")
+    (tmp_path / "mutants").mkdir()
+    killed, survived = Killed(test="test", statement="assert"), Survived(reason="nobody noticed")
+    for name, verdict in (("one", killed), ("two", killed), ("three", survived)):
+        (tmp_path / "mutants" / f"{name}.json").write_bytes(msgspec.json.encode(verdict))
+    found = read_others(tmp_path)
+    assert found == Others(twins=1_000_000, crash_points=175_000, mutants=2)
+    assert "| scenarios of twins | 1,000,000 |" in report([], found)

@@ -144,6 +144,12 @@ def test_halves_that_meet_again_decide_within_ten_seconds() -> None:
     assert world.watch.height > before
 
 
+def test_a_world_with_nothing_to_do_makes_a_block_a_minute() -> None:
+    report = run_world(Settings(heights=3, storm_ms_max=3_000, idle_minutes=20), 3)
+    assert report.virtual_s >= 20 * 60
+    assert 13 <= report.heights - 3 <= 30
+
+
 def test_one_seed_is_one_history_under_any_hash_seed() -> None:
     histories = [
         subprocess.run(
