@@ -93,6 +93,7 @@ FOUR = "N=4 Q=3 LIARS=1"
 NINE = "N=9 Q=6 LIARS=2"
 AGREEMENT = "agreement lockSafety nobodyAccused"
 TURNS = "atMostUAreSuspended decidedWithinFiveRounds whoIsUpKeepsItsTurn whoIsDownIsSkipped skippedCostsNothing"
+MEMBERS = "knownInTime quorumsMeet approvedByThePresent oneAtATime neverWeaker"
 BROKEN, FULL, CAMPAIGN = Outcome.BROKEN, Effort.FULL, Effort.CAMPAIGN
 
 SAFETY: tuple[Check, ...] = (
@@ -158,6 +159,26 @@ MUTANTS: tuple[Check, ...] = (
 )
 QUINT_CHECKS: tuple[Check, ...] = (
     Runs(name="named-runs", main="runs"),
+    Walk(
+        name="walk-members",
+        model="members",
+        main="membersChange",
+        invariants=MEMBERS,
+        steps=30,
+        samples=20,
+        campaign_samples=5_000,
+        effort=Effort.SAMPLE,
+    ),
+    Walk(
+        name="mutant-members-at-the-next-height",
+        model="members",
+        main="atTheNextHeight",
+        invariants="knownInTime",
+        steps=30,
+        samples=20,
+        campaign_samples=20,
+        expected=BROKEN,
+    ),
     Walk(
         name="walk-four",
         model="agreement_test",

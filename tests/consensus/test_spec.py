@@ -45,6 +45,7 @@ def outcome(check: str) -> str:
         "nine-with-liars-in-4",
         "named-runs",
         "walk-turns-four",
+        "walk-members",
     ],
 )
 def test_the_rules_hold_in_every_schedule_explored(check: str) -> None:
@@ -61,6 +62,7 @@ def test_the_rules_hold_in_every_schedule_explored(check: str) -> None:
         "mutant-no-override",
         "mutant-no-earlier-polka",
         "mutant-fast-nil-by-precommits",
+        "mutant-members-at-the-next-height",
     ],
 )
 def test_a_mutant_of_the_rules_has_a_counterexample(mutant: str) -> None:
