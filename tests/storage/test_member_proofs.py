@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from consensus.certificates import bitmap_members, bitmap_of
 from consensus.encoding import encode
 from consensus.errors import RejectionError
+from consensus.genesis import genesis_hash
 from consensus.identifiers import Height
 from storage.identifiers import SeatIndex
 from storage.ledger import apply_block
@@ -18,6 +19,7 @@ from storage.membership import ScheduledState
 from storage.seat_changes import AddSeat, RemoveSeat, ReplaceOccupant
 from storage.state import decode_state
 from storage.stores.blocks import open_chain
+from tests.frame_verifier import Trusted, frame_verifier
 from tests.storage.ledger_world import World
 
 if TYPE_CHECKING:
@@ -95,3 +97,26 @@ def _short(proof: StateProof) -> CommitCertificate:
     commit = proof.certified.commit
     members = bitmap_of(bitmap_members(commit.members)[1:])
     return replace(commit, members=members, signatures=commit.signatures[1:])
+
+
+def test_the_stand_alone_verifier_follows_the_same_changes(changed: tuple[World, tuple[StateProof, ...]]) -> None:
+    world, proofs = changed
+    verifier, genesis = frame_verifier(), genesis_hash(world.genesis)
+    members: dict[int, bytes] = dict(enumerate(world.genesis.members))
+    chain: Trusted = genesis, [(0, members)]
+    verifier.follow_changes(chain, answered(proofs))
+    expected = [
+        (known.since, {member: known.public_key(member) for member in known.indices})
+        for known in world.context.schedule.members
+    ]
+    assert chain[1] == expected
+    first, second, third = proofs
+    for wrong in ((second, first), (first, first), (first, third, second)):
+        with pytest.raises(verifier.REFUSALS):
+            verifier.follow_changes((genesis, [(0, members)]), answered(wrong))
+
+
+def answered(proofs: tuple[StateProof, ...]) -> bytes:
+    """Return proofs as a node answers GET /v1/raw/members."""
+    encoded = [encode(proof) for proof in proofs]
+    return b"".join(len(one).to_bytes(4, "big") + one for one in encoded)
