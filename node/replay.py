@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from consensus.members import MemberSet
     from consensus.schedule import MemberSchedule
+    from consensus.signing import SignatureCheck
     from storage.ledger import StateChange
 
 MAGIC: Final = b"grandest-export-1\n"
@@ -175,10 +176,7 @@ def replay(
         try:
             decided = decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX)
             check_second_opinion(encoded)
-            rules = rules_at(report.chain_id, ledger.schedule, height)
-            check_decided(decided, tip, rules, ledger, check)
-            state_root = ledger.apply(decided.block)
-            tip = next_tip(tip, decided, state_root, ledger.schedule)
+            tip = _checked_tip(report.chain_id, ledger, tip, decided, check)
         except RejectionError as error:
             raise ReplayError(height, error) from error
         _count(report, decided, ledger)
@@ -192,23 +190,37 @@ def replay(
 def find_fork(one: Reader, other: Reader) -> tuple[MemberSet, DecidedBlock, DecidedBlock] | None:
     """Return the members and the first two blocks of one height that differ between two exports of one chain.
 
-    Only what is needed to name culprits is read: each file's form, and what their common blocks change of the members;
-    not whether blocks are valid.
+    What both have in common is checked as in a replay: who forges the blocks before a fork could seat keys of its own
+    under honest members' numbers, and have those accused.
 
     Raises:
-        RejectionError: One is no export, or they are of different chains.
+        RejectionError: One is no export, they are of different chains, or what they have in common is no chain.
     """
     pieces, others = _Pieces(one, lambda _bytes: None), _Pieces(other, lambda _bytes: None)
-    genesis = pieces.genesis()
-    if others.genesis() != genesis:
+    encoded_genesis = pieces.genesis()
+    if others.genesis() != encoded_genesis:
         raise RejectionError(RejectionReason.WRONG_CHAIN, "the exports have different genesis records")
-    ledger = _Ledger(decode_genesis(genesis))
+    genesis = decode_genesis(encoded_genesis)
+    ledger = _Ledger(genesis)
+    tip, check = genesis_tip(genesis, ledger.change.state_root), lru_cache(SIGNATURES_REMEMBERED)(check_signature)
     for mine, theirs in zip(pieces.blocks(), others.blocks(), strict=False):
         first, second = (decode(encoded, DecidedBlock, bytes_max=DECIDED_BYTES_MAX) for encoded in (mine, theirs))
+        height = Height(tip.height + 1)
         if header_hash(first.block.header) != header_hash(second.block.header):
-            return ledger.schedule.members_at(first.block.header.height), first, second
-        ledger.apply(first.block)
+            return ledger.schedule.members_at(height), first, second
+        try:
+            tip = _checked_tip(genesis.chain_id, ledger, tip, first, check)
+        except RejectionError as error:
+            raise RejectionError(error.reason, f"height {height} of both: {error.detail}") from error
     return None
+
+
+def _checked_tip(
+    chain_id: str, ledger: _Ledger, tip: ChainTip, decided: DecidedBlock, check: SignatureCheck
+) -> ChainTip:
+    """Check a decided block in full, apply it, and return the tip after it; raises RejectionError."""
+    check_decided(decided, tip, rules_at(chain_id, ledger.schedule, Height(tip.height + 1)), ledger, check)
+    return next_tip(tip, decided, ledger.apply(decided.block), ledger.schedule)
 
 
 def _begin(pieces: _Pieces, pinned: GenesisHash | None) -> tuple[_Ledger, ChainTip, ReplayReport]:

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from consensus.chain import chain_rules, genesis_tip, make_block
 from consensus.encoding import decode
 from consensus.errors import RejectionError
-from consensus.identifiers import Milliseconds
+from consensus.identifiers import Milliseconds, Signature
 from consensus.votes import SignedVote, check_vote
 from node.cli.audit import add_commands
 from node.cli.parser import chosen_command
@@ -56,6 +57,15 @@ def test_chains_that_agree_accuse_nobody(tmp_path: Path, capsys: pytest.CaptureF
     chain = small_chain(GENESIS, 3)
     assert forensics(tmp_path, exported(GENESIS, chain), exported(GENESIS, chain[:2])) == 0
     assert json.loads(capsys.readouterr().out) == {"height": None, "culprits": []}
+
+
+def test_who_forges_the_blocks_before_a_fork_accuses_nobody(tmp_path: Path) -> None:
+    first, second, third = small_chain(GENESIS, 3)
+    stranger = Signature(b"x" * 64)
+    signatures = tuple(stranger for _ in first.commit.signatures)
+    forged = replace(first, commit=replace(first.commit, signatures=signatures))
+    with pytest.raises(RejectionError, match="bad_signature: height 1 of both: "):
+        forensics(tmp_path, exported(GENESIS, (forged, second)), exported(GENESIS, (forged, third)))
 
 
 def test_another_file_accuses_nobody(tmp_path: Path) -> None:
