@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES: Final = SEGMENT_BYTES_MAX + COLUMNS_MAX * UNIT_ALIGNMENT_BYTES
 """The longest segment with the zeros at its end (storage/segments.py)."""
-READING_KEPT_MAX: Final = 6
-"""96 MiB: one large read uses so many; more at once are made and let go."""
+KEPT_MAX: Final = 2
+"""32 MiB of the 96 that one large read has under way, since what one task gives back the next one takes."""
 
 
 class BufferPool:
     """Buffers of one length."""
 
-    def __init__(self, kept_max: int, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, kept_max: int = KEPT_MAX, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Begin with none; keep so many that nobody uses."""
         self._kept_max = kept_max
         self._buffer_bytes = buffer_bytes

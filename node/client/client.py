@@ -20,6 +20,7 @@ import trio
 
 from consensus.genesis import genesis_hash
 from consensus.quorum import fault_budget
+from node.buffers import BufferPool
 from node.client.buckets import Buckets
 from node.client.chain import FOUND_MAX, ListingPlace, VersionPlace
 from node.client.commits import Committer, Expiry, TransactionSigner, submit_and_wait
@@ -87,6 +88,7 @@ class _Parts:
     pool: HolderPool
     chain: Chain
     uploader: Uploader
+    buffers: BufferPool
     completer: Completer
     reader: SegmentReader
     entries: Gathering[ListingPlace, EntryView | None]
@@ -105,7 +107,7 @@ class Client:
         self._tenant = home.tenant
         self._genesis = home.genesis
         self._parts = parts
-        self._objects = ObjectReader(parts.reader, self.segment)
+        self._objects = ObjectReader(parts.reader, self.segment, parts.buffers)
         self._segments: OrderedDict[SegmentId, SegmentView] = OrderedDict()
         self._receipts_until = 0.0
         self.frames = FrameProver(self.chain, home.genesis, parts.reader, self.segment, self._looked_up_again)
@@ -478,10 +480,12 @@ async def _start(
     for task in (pool.run, committer.run, completer.run, entries.run, segments.run, sealed_records.run, reader.run):
         nursery.start_soon(task)
     await pool.settle()
+    buffers = BufferPool()
     parts = _Parts(
         pool=pool,
         chain=chain,
-        uploader=Uploader(writer, committer, home.tenant, nursery),
+        uploader=Uploader(writer, committer, home.tenant, nursery, buffers),
+        buffers=buffers,
         completer=completer,
         reader=reader,
         entries=entries,

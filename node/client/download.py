@@ -9,7 +9,6 @@ import trio
 
 from consensus.errors import GrandestError
 from consensus.identifiers import Buffer
-from node.buffers import READING_KEPT_MAX, BufferPool
 from storage.errors import UnsealError
 from storage.identifiers import FRAME_BYTES, FRAME_PLAIN_BYTES, SEGMENT_BYTES_MAX
 from storage.records import PART_LIST_BYTES_MAX, OpenedRecord, decode_part_list, with_parts
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from mmap import mmap
 
+    from node.buffers import BufferPool
     from node.client.chain import EntryView, SegmentView
     from node.client.reading import SegmentReader
     from storage.identifiers import SegmentId
@@ -86,10 +86,10 @@ class _Plain:
 class ObjectReader:
     """Reads opened objects."""
 
-    def __init__(self, reader: SegmentReader, find_segment: FindSegment) -> None:
+    def __init__(self, reader: SegmentReader, find_segment: FindSegment, buffers: BufferPool) -> None:
         self._reader = reader
         self._find_segment = find_segment
-        self._buffers = BufferPool(READING_KEPT_MAX)
+        self._buffers = buffers
 
     async def stream(self, opened: OpenObject, sink: Sink, first: int = 0, byte_count: int | None = None) -> None:
         """Give a range of an object's bytes to the sink, in order; without a count up to its end.

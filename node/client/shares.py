@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from storage.receipts import Receipt
 
 
-RETAINED_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Shards kept in memory until their commit; beyond it, a segment is coded again from what the holders have."""
+RETAINED_BYTES_MAX: Final = 24 * 1024 * 1024
+"""Shards of packs, kept in memory until their commit; beyond it, a segment is coded again from what holders have."""
 CODING_BYTES: Final = COLUMNS_MAX * (SEGMENT_BYTES_MAX // 3 + UNIT_BYTES)
 """All columns of the longest segment at k = 3, the smallest of seven holders; what is not used costs nothing."""
-CODING_KEPT_MAX: Final = 4
-"""100 MiB at k = 6: one for each segment that an upload has in flight."""
+CODING_KEPT_MAX: Final = 2
+"""50 MiB at k = 6 of the 76 that an upload has in flight."""
 CODED_AFRESH_BYTES_MAX: Final = 1024 * 1024
 """A shorter segment, as most packs are, is coded in memory of its own."""
 CODINGS_MAX: Final = 8

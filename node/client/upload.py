@@ -6,6 +6,7 @@ segments of its own, one after the other, at most SEGMENTS_IN_FLIGHT of all obje
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,7 +14,6 @@ import trio
 
 from consensus.errors import GrandestError
 from consensus.identifiers import Buffer
-from node.buffers import BufferPool
 from node.client.new_objects import fresh_object_key, fresh_salt, ready_object
 from storage.identifiers import (
     FRAME_BYTES,
@@ -31,6 +31,9 @@ from storage.sealing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from node.buffers import BufferPool
     from node.client.commits import Committer
     from node.client.new_objects import NewObject, ReadyObject
     from node.client.shares import SegmentWriter, StoredSegment
@@ -39,10 +42,8 @@ if TYPE_CHECKING:
 SEGMENT_FRAMES: Final = SEGMENT_BYTES_MAX // FRAME_BYTES
 SEGMENT_PLAIN_BYTES: Final = SEGMENT_FRAMES * FRAME_PLAIN_BYTES
 """What of an object fills one segment."""
-SEGMENTS_IN_FLIGHT: Final = 4
-"""About 40 MiB each: plaintext and ciphertext while it is coded, then its shards alone."""
-SEALING_KEPT_MAX: Final = 2
-"""Ciphertext lives only until it is coded."""
+SEGMENTS_IN_FLIGHT: Final = 3
+"""About 40 MiB each: plaintext and ciphertext while it is coded, then its shards alone; a gateway stays below 256."""
 PACK_PAUSE_SECONDS: Final = 0.003
 """A pack closes when nothing has joined it for so long."""
 PACK_SECONDS_MAX: Final = 0.05
@@ -78,14 +79,21 @@ class _SealedObject:
 class Uploader:
     """Takes objects from many tasks at once."""
 
-    def __init__(self, writer: SegmentWriter, committer: Committer, tenant: TenantId, nursery: trio.Nursery) -> None:
-        """Work in the given nursery, whose committer runs."""
+    def __init__(
+        self,
+        writer: SegmentWriter,
+        committer: Committer,
+        tenant: TenantId,
+        nursery: trio.Nursery,
+        buffers: BufferPool,
+    ) -> None:
+        """Work in the given nursery, whose committer runs; seal large objects in these buffers."""
         self._writer = writer
         self._committer = committer
         self._tenant = tenant
         self._nursery = nursery
         self._window = trio.Semaphore(SEGMENTS_IN_FLIGHT)
-        self._buffers = BufferPool(SEALING_KEPT_MAX)
+        self._sealing = _Sealing(buffers)
         self._pack = _Pack(closed=True)
 
     async def put(self, new: NewObject, source: Source) -> ReadyObject:
@@ -185,7 +193,7 @@ class Uploader:
     async def _put_large(self, new: NewObject, first: Buffer, source: Source) -> ReadyObject:
         object_key = new.object_key or fresh_object_key()
         sealing_key = SealingKey(object_key, SealingDomain.OBJECT, fresh_salt())
-        upload = _LargeUpload(self._writer, self._window, self._buffers, sealing_key)
+        upload = _LargeUpload(self._writer, self._window, self._sealing, sealing_key)
         plain_bytes = await upload.run(first, source)
         sealing = Sealing(salt=sealing_key.salt, plain_bytes=plain_bytes)
         ready = ready_object(new, object_key, sealing, self._tenant)
@@ -202,15 +210,30 @@ async def finished(ready: ReadyObject) -> ReadyObject:
     return ready
 
 
+class _Sealing:
+    """Where segments of large objects are sealed and coded: one at a time, which keeps memory flat."""
+
+    def __init__(self, buffers: BufferPool) -> None:
+        self._buffers = buffers
+        self._turn = trio.Lock()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[memoryview]:
+        """Give memory for one segment's ciphertext."""
+        async with self._turn:
+            with self._buffers.lent() as memory:
+                yield memory
+
+
 class _LargeUpload:
     """The segments of one large object."""
 
     def __init__(
-        self, writer: SegmentWriter, window: trio.Semaphore, buffers: BufferPool, sealing_key: SealingKey
+        self, writer: SegmentWriter, window: trio.Semaphore, sealing: _Sealing, sealing_key: SealingKey
     ) -> None:
         self._writer = writer
         self._window = window
-        self._buffers = buffers
+        self._sealing = sealing
         self._sealing_key = sealing_key
         self._stored: dict[int, StoredSegment] = {}
         self._error: GrandestError | OSError | None = None
@@ -242,7 +265,7 @@ class _LargeUpload:
 
     async def _store(self, position: int, plain: Buffer, end: RangeEnd) -> None:
         try:
-            with self._buffers.lent() as memory:
+            async with self._sealing.turn() as memory:
                 ciphertext = await trio.to_thread.run_sync(self._seal, position, plain, end, memory)
                 del plain  # its memory is not needed while the holders take their columns
                 segment = await self._writer.code(ciphertext)
