@@ -35,6 +35,7 @@ from consensus.votes import Precommit, SignedVote
 from node.cli.output import note
 from node.client import TooFewHoldersError, read_client_home
 from node.client.shard_links import dialler
+from node.clock import now_ms
 from node.errors import PeerUnreachableError
 from node.keys import load_keys
 from node.network.catch_up import CATCH_UP_PROTOCOL
@@ -42,10 +43,14 @@ from node.network.gossip import GOSSIP_PROTOCOL
 from node.network.peers import FRAME_BYTES_MAX, Membership, NetworkSeed, PeerAddress, Topic, peer_id_of
 from node.network.streams import CONSENSUS_PROTOCOL
 from node.nurseries import open_plain_nursery
+from node.repair_task import REPAIRS_AT_ONCE
 from storage.identifiers import SeatIndex
+from storage.segments import SegmentShape
+from testnet.bench.rebuild import BURNT, Watch, leaves_asked
 from testnet.cluster import (
     READY_SECONDS_MAX,
     Cluster,
+    burn_seat,
     cluster_states,
     kill_seat,
     last_line,
@@ -414,6 +419,38 @@ async def test_a_full_disk_refuses_tenants_then_stops_and_recovers(nine: Cluster
             load.cancel_scope.cancel()
         await wait_for_columns(client, list(written))
         await check_all(client, written | more)
+
+
+# --- a fire --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_burnt_seat_reads_k_columns_for_one_and_goes_on_where_it_was_killed(nine: Cluster) -> None:
+    written = {f"burnt-{number}": LOADED_BYTES for number in range(24)}
+    async with client_of(nine) as client:
+        for name, byte_count in written.items():
+            await put(client, name, byte_count)
+        await wait_for_columns(client, list(written))
+        segments = [await client.segment(segment_id) for segment_id in await segments_of(client, list(written))]
+        burnt_ms = now_ms()
+        burn_seat(nine, BURNT)
+        start_seat(nine, BURNT)
+        async with open_plain_nursery() as nursery:
+            await Watch(nine, segments, nursery).until(len(segments) // 2)
+            nursery.cancel_scope.cancel()
+        kill_seat(nine, BURNT)
+        start_seat(nine, BURNT)
+        await wait_for_columns(client, list(written))
+        async with trio.open_nursery() as load:
+            load.start_soon(write_for_ever, client, "rejoin", dict[str, int]())  # it signs two heights later
+            await until_voting(nine, BURNT)
+            load.cancel_scope.cancel()
+    leaves = [
+        segment.k * SegmentShape(segment.segment_bytes, segment.k, len(segment.roots)).leaves for segment in segments
+    ]
+    asked = await trio.to_thread.run_sync(leaves_asked, nine, segments, burnt_ms)
+    assert sum(leaves) <= asked <= 1.05 * sum(leaves) + REPAIRS_AT_ONCE * max(leaves), (
+        "what was under way twice at most"
+    )
 
 
 # --- too few -------------------------------------------------------------------------------------------------------
