@@ -7,8 +7,9 @@ over all, SENDER_COUNT_MAX a sender (as many as the ledger keeps sequences for),
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from consensus.blocks import BLOCK_BYTES_MAX, TRANSACTIONS_MAX
 from consensus.errors import RejectionError, RejectionReason
@@ -32,8 +33,7 @@ ITEM_OVERHEAD_BYTES: Final = 8
 """What a transaction or a record costs beside its bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
+class Pending(Struct, frozen=True, kw_only=True):
     """One waiting transaction."""
 
     transaction_id: TransactionId
