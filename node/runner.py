@@ -57,6 +57,7 @@ from node.gateway_process import run_gateway_process
 from node.high_water import HeightQuestion, HighWater
 from node.keys import take_next_keys
 from node.ledger_chain import LedgerChain
+from node.lone_copy import ANSWER_S, check_no_copy_runs
 from node.member_links import MemberLinks, ShellHandlers
 from node.mempool import Mempool
 from node.nurseries import first_expected
@@ -273,6 +274,9 @@ class Node:
         """Run every task until cancelled or until one fails."""
         from node.network.host import open_network  # noqa: PLC0415 (half a second, needed only by a running node)
 
+        own = self.seating.seats.get(self.config.seat)
+        if own is not None:
+            await check_no_copy_runs(self.config.seat, own, self.config.keys.network, ANSWER_S)
         check_port_is_free("API", self.config.api_host, self.config.api_port)
         await self.data_plane.listen()
         handlers = ShellHandlers(

@@ -83,7 +83,7 @@ async def measure(cluster: Cluster) -> tuple[Figure, ...]:
 
 async def _measure_case(cluster: Cluster, named: str, dead: tuple[SeatIndex, ...]) -> list[Figure]:
     live = tuple(seat for seat in cluster.all_seats() if seat not in dead)
-    async with _sending(cluster, live) as seen:
+    async with sending(cluster, live) as seen:
         healthy = await _block_rate(cluster, live)
         killed_at = trio.current_time()
         for seat in dead:
@@ -108,7 +108,7 @@ async def _measure_case(cluster: Cluster, named: str, dead: tuple[SeatIndex, ...
 
 
 @asynccontextmanager
-async def _sending(cluster: Cluster, live: Sequence[SeatIndex]) -> AsyncGenerator[Seen]:
+async def sending(cluster: Cluster, live: Sequence[SeatIndex]) -> AsyncGenerator[Seen]:
     """Keep SENDERS transactions under way at the nodes that stay."""
     home = read_client_home(cluster.home / "client")
     signer = TransactionSigner(home.signing_key, genesis_hash(home.genesis))

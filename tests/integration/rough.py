@@ -123,6 +123,14 @@ def stop_seat(cluster: Cluster, seat: SeatIndex) -> None:
         raise AssertionError(f"seat {seat} does not stop")
 
 
+def anonymous_bytes(cluster: Cluster, seat: SeatIndex) -> int:
+    """Return the memory that a node has touched and no file backs."""
+    running = process_of(cluster, seat)
+    assert running is not None
+    status = Path(f"/proc/{running.pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.split("\n") if line.startswith("RssAnon"))
+
+
 def flip_bits(folder: Path, every_bytes: int) -> int:
     """Flip one bit of every so many bytes in each file of rows, in place; return how many."""
     flipped = 0

@@ -66,6 +66,7 @@ from tests.integration.bad_frames import bad_frames, bad_shard_frames, refused_o
 from tests.integration.clocks import shifted_clock
 from tests.integration.rough import (
     Signatures,
+    anonymous_bytes,
     check_all,
     client_of,
     damaged_leaves,
@@ -235,14 +236,6 @@ async def test_flipped_bits_are_never_served_and_are_rebuilt(nine: Cluster) -> N
 
 
 # --- bad messages --------------------------------------------------------------------------------------------------
-
-
-def anonymous_bytes(cluster: Cluster, seat: SeatIndex) -> int:
-    """Return the memory that a node has touched and no file backs."""
-    running = process_of(cluster, seat)
-    assert running is not None
-    status = Path(f"/proc/{running.pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.split("\n") if line.startswith("RssAnon"))
 
 
 async def test_bad_messages_are_refused_by_reason_and_cost_no_memory(nine: Cluster) -> None:
