@@ -61,6 +61,18 @@ def report(runs: list[WorldsRun], others: Others | None = None) -> str:
     )
 
 
+def read_runs(folder: Path) -> list[WorldsRun]:
+    """Return what worlds have left: a hundred or, in an earlier campaign, a thousand a file; node-years besides."""
+    thousands = {file.stem.removeprefix("worlds-") for file in folder.glob("worlds-*.json")}
+    files = [
+        file
+        for pattern in ("worlds-*.json", "hundred-*.json", "years-*.json")
+        for file in sorted(folder.glob(pattern))
+        if not (pattern == "hundred-*.json" and file.stem.removeprefix("hundred-")[:-1] in thousands)
+    ]
+    return [msgspec.json.decode(file.read_bytes(), type=WorldsRun) for file in files]
+
+
 def read_others(folder: Path) -> Others:
     """Return what twins, crash points and mutants have left in a campaign's folder."""
     verdicts = [file.read_bytes() for file in sorted((folder / "mutants").glob("*.json"))]
@@ -79,8 +91,7 @@ def _total(path: Path, pattern: str) -> int:
 def main() -> None:
     """Read, add up, print."""
     folder = Path(sys.argv[1])
-    files = sorted((*folder.glob("worlds-*.json"), *folder.glob("years-*.json")))
-    print(report([msgspec.json.decode(file.read_bytes(), type=WorldsRun) for file in files], read_others(folder)))
+    print(report(read_runs(folder), read_others(folder)))
 
 
 if __name__ == "__main__":

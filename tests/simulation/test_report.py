@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from testnet.simulation.report import Others, WorldsRun, read_others, report
+from testnet.simulation.report import Others, WorldsRun, read_others, read_runs, report
 from tests.mutants.trial import Killed, Survived
 
 
@@ -34,3 +34,11 @@ def test_what_twins_crash_points_and_mutants_left_is_counted(tmp_path: Path) -> 
     found = read_others(tmp_path)
     assert found == Others(twins=1_000_000, crash_points=175_000, mutants=2)
     assert "| scenarios of twins | 1,000,000 |" in report([], found)
+
+
+def test_a_thousand_worlds_of_an_earlier_campaign_count_and_their_hundreds_do_not_count_again(tmp_path: Path) -> None:
+    sizes = {"worlds-01": 1_000, "hundred-017": 100, "hundred-020": 100, "years-00": 20}
+    for name, worlds in sizes.items():
+        run = WorldsRun(worlds=worlds, seconds=1, failures=[])
+        (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode(run))
+    assert [run.worlds for run in read_runs(tmp_path)] == [1_000, 100, 20]
