@@ -1,4 +1,4 @@
-"""Block validity, append, and the application's side of the contract (rules A50 to A57).
+"""Block validity, append, and the application's side of the contract (rules A50 to A53).
 
 A block is checked three ways. `check_block`: may it follow this tip at all; the same answer for ever and everywhere.
 `check_fresh`: besides, may this proposer suggest it now; asked of a proposal without a valid round alone, since it

@@ -8,8 +8,8 @@
     state                             the segment's state, with all shard roots, under the state root of a header that
                                       a quorum signed (storage/proofs.py)
 
-Nothing else is needed to check it: docs/examples/verify_frame.py does so in one file. Beside its leaves a proof has at
-most 3 KB at a million state keys (docs/decisions/0013-a-frame-is-proven-by-state.md).
+Nothing else is needed to check it: docs/examples/verify_frame.py does so in one file. Beside its leaves a proof has
+about 2 KB, and at most 3.2 KB at a million state keys (docs/decisions/0013-a-frame-is-proven-by-state.md).
 
 A frame key opens the frames of one sealing, which is one upload of an object or of a part, and of nothing else. Whoever
 is shown a proof can open the rest of that sealing, should somebody give them its ciphertext; holders give it to the

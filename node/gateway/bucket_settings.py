@@ -39,7 +39,6 @@ CORS_METHODS: Final = frozenset({"GET", "PUT", "HEAD", "POST", "DELETE"})
 OWNERSHIPS: Final = frozenset({"BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"})
 POLICY_BYTES_MAX: Final = 8 * 1024
 """The settings record has 16 KiB for everything."""
-ALL_USERS_PREFIX: Final = "http://acs.amazonaws.com/groups/"
 _WILD: Final = re.compile(r"\*")
 
 SettingT = TypeVar("SettingT", bound=msgspec.Struct)

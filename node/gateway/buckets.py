@@ -28,7 +28,6 @@ DAYS_IN_YEAR: Final = 365
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 _ADDRESS: Final = re.compile(r"\d{1,3}(\.\d{1,3}){3}\Z")
-_WIDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]\Z")
 
 
 def check_bucket_name(name: str) -> None:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 CHUNK_HEAD_BYTES_MAX: Final = 256
 """A length, a signature and room for extensions that nobody sends."""
 TRAILERS_BYTES_MAX: Final = 4 * 1024
-CHUNK_DIGITS_MAX: Final = 10
 
 _LENGTH: Final = re.compile(rb"[0-9a-fA-F]{1,10}\Z")
 _SIGNATURE: Final = re.compile(rb"chunk-signature=([0-9a-f]{64})\Z")
