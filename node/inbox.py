@@ -53,12 +53,15 @@ class _Shares:
         self._message_counts: Counter[MemberIndex] = Counter()
         self._byte_counts: Counter[MemberIndex] = Counter()
 
+    def has_room(self, member: MemberIndex, byte_count: int) -> bool:
+        """Say whether a message of so many bytes fits its member's share."""
+        is_within = self._message_counts[member] < MEMBER_MESSAGES_MAX
+        return is_within and self._byte_counts[member] + byte_count <= MEMBER_BYTES_MAX
+
     def add(self, received: Received) -> bool:
         """Count a message in; False when its member's share is full."""
         member = received.member
-        if self._message_counts[member] >= MEMBER_MESSAGES_MAX:
-            return False
-        if self._byte_counts[member] + received.byte_count > MEMBER_BYTES_MAX:
+        if not self.has_room(member, received.byte_count):
             return False
         self._message_counts[member] += 1
         self._byte_counts[member] += received.byte_count
@@ -91,6 +94,10 @@ class Inbox:
             return False
         self._queue.append(received)
         return True
+
+    def has_room_next(self, member: MemberIndex, byte_count: int) -> bool:
+        """Say whether a message of the next height fits its member's share, before the work of checking it."""
+        return self._next_shares.has_room(member, byte_count)
 
     def put_next(self, received: Received) -> bool:
         """Keep a message of the next height; False when its member's share is full."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from consensus.errors import RejectionError
 from consensus.height_state import is_known_polka, is_settled
-from consensus.identifiers import Round
+from consensus.identifiers import NO_ROUND, Round
 from consensus.messages import (
     CommitMessage,
     DecidedMessage,
@@ -21,6 +21,7 @@ from consensus.messages import (
     VoteMessage,
     decode_message,
 )
+from consensus.vote_keeper import is_kept
 from consensus.votes import Precommit, Prevote
 from node.inbox import Received
 from node.late_votes import LateVote, LateVotes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from consensus.height_state import HeightState
     from consensus.identifiers import Height, MemberIndex
+    from consensus.votes import Vote
     from node.evidence_pool import EvidencePool
     from node.inbox import Inbox
     from node.message_gate import AgreementMessage, MessageGate
@@ -130,6 +132,9 @@ class Reception:
             return
         if height == here and self._is_late(member, message, frame):
             return
+        if height > here and not self._inbox.has_room_next(member, len(frame)):
+            self._counters.inputs_dropped += 1
+            return
         if not self._gate.admit(message, frame):
             return
         received = Received(member=member, message=message, byte_count=len(frame))
@@ -145,9 +150,17 @@ class Reception:
         """Say whether a message cannot change anything here, before the work of checking it."""
         if height == here - 1:
             return not (isinstance(message, VoteMessage) and isinstance(message.signed.vote, Precommit))
+        if isinstance(message, VoteMessage):
+            return self._is_far(message.signed.vote)
         return (
             height == here and isinstance(message, PolkaMessage) and is_known_polka(self._state(), message.certificate)
         )
+
+    def _is_far(self, vote: Vote) -> bool:
+        """Say whether votes of this round are not kept; one of this seat is proven: another copy may have signed it."""
+        state = self._state()
+        current = state.machine.round if vote.height == state.context.height else NO_ROUND
+        return vote.member != state.context.me and not is_kept(vote.round, current)
 
     def _is_late(self, member: MemberIndex, message: AgreementMessage, frame: bytes) -> bool:
         """Keep a prevote that can only prove a fault; before what may contradict those that are kept, let them in."""
