@@ -128,6 +128,13 @@ LIVENESS: tuple[Check, ...] = (
     Exhaustive(
         name="nine-stormy-with-liars-in-4", model="healing", macros=f"{NINE} ACTIVE=2 BEFORE=1 BOUND=4", effort=FULL
     ),
+    Exhaustive(
+        name="blocks-withheld-need-more-than-5",
+        model="healing",
+        macros=f"{NINE} ACTIVE=2 BEFORE=0 BOUND=5 WITHHOLD",
+        expected=BROKEN,
+        effort=FULL,
+    ),
     Exhaustive(name="seven-up-decide-in-5", model="healing", macros=f"{NINE} CORRECT=7 BOUND=5", effort=CAMPAIGN),
 )
 MUTANTS: tuple[Check, ...] = (

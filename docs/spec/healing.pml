@@ -4,6 +4,9 @@
    so locks may be hidden. Then everything arrives within the timeouts, repeated certificates too. CORRECT members are
    up; of the others ACTIVE go on lying, the rest are silent. Within N rounds every seat has its turn once, in any order.
 
+   WITHHOLD: liars show their block to whom they like, and nobody fetches a whole block from those who voted for it. It wants
+   BEFORE 0.
+
    Values do not appear: within the budget a round has one polka at most, and the lock rule compares rounds alone.
    Rounds are kept one higher, 0 is none. */
 
@@ -37,6 +40,12 @@ byte valid[CORRECT];     /* round of the valid value */
 #ifdef NO_OVERRIDE
 short counts[CORRECT];   /* bit r: saw q prevotes of round r as first votes */
 #endif
+#ifdef WITHHOLD
+short has[CORRECT];      /* bit r: has the block proposed in round r */
+#define HAS(i, r) (has[i] & BIT(r))
+#else
+#define HAS(i, r) true
+#endif
 short polkas;            /* bit r: round r has a polka */
 byte round = 1;
 byte calm;               /* rounds since the healing */
@@ -57,12 +66,37 @@ bool late;               /* fast nil by precommits alone: the next round begins 
 inline count_votes() {
     votes = 0; i = 0;
     do
-    :: i < CORRECT && MAY(i, vr) -> votes++; i++
-    :: i < CORRECT && !MAY(i, vr) -> i++
+    :: i < CORRECT && MAY(i, vr) && HAS(i, round) -> votes++; i++
+    :: i < CORRECT && !(MAY(i, vr) && HAS(i, round)) -> i++
     :: i == CORRECT -> break
     od;
     i = 0
 }
+
+/* Whoever has it shows the block to all; a liar to whom it likes, and a block of an earlier round is then known. */
+#ifdef WITHHOLD
+inline show_all() {
+    i = 0;
+    do
+    :: i < CORRECT -> has[i] = has[i] | BIT(round) | BIT(vr); i++
+    :: i == CORRECT -> break
+    od;
+    i = 0
+}
+inline show_some() {
+    i = 0;
+    do
+    :: i < CORRECT -> has[i] = has[i] | BIT(round) | BIT(vr); i++
+    :: i < CORRECT && !(vr != 0 && HAS(i, vr)) -> i++
+    :: i < CORRECT && vr != 0 && HAS(i, vr) -> has[i] = has[i] | BIT(round); i++
+    :: i == CORRECT -> break
+    od;
+    i = 0
+}
+#else
+#define show_all() skip
+#define show_some() skip
+#endif
 
 /* A liar's proposal: fresh, or with any polka that there is. */
 inline choose_valid_round() {
@@ -104,12 +138,28 @@ inline storm() {
     round++
 }
 
+/* A certificate is worth something to those who have its block. */
+#ifdef WITHHOLD
+byte here;
+inline latest_here(polka) {
+    here = polka;
+    do
+    :: here > valid[i] && !((polkas & BIT(here)) && HAS(i, here)) -> here--
+    :: here <= valid[i] || ((polkas & BIT(here)) && HAS(i, here)) -> break
+    od;
+    valid[i] = here;
+    here = 0
+}
+#else
+#define latest_here(polka) valid[i] = polka
+#endif
+
 /* Repeated certificates: the polka of one member's valid value becomes everybody's. */
 inline hear_of(polka) {
 #if !defined(NO_OVERRIDE) && !defined(NO_EARLIER_POLKA)
     i = 0;
     do
-    :: i < CORRECT && valid[i] < polka -> valid[i] = polka; i++
+    :: i < CORRECT && valid[i] < polka -> latest_here(polka); i++
     :: i < CORRECT && valid[i] >= polka -> i++
     :: i == CORRECT -> break
     od;
@@ -132,7 +182,7 @@ inline find_latest() {
 /* Liars complete a polka for fewer than q members, at the last moment; the others precommit nil. */
 inline hide_a_lock() {
     do
-    :: i < CORRECT && locking + 1 < Q -> see_polka(); locked[i] = round; locking++; i++
+    :: i < CORRECT && locking + 1 < Q && HAS(i, round) -> see_polka(); locked[i] = round; locking++; i++
     :: i < CORRECT -> i++
     :: i == CORRECT -> break
     od;
@@ -159,8 +209,8 @@ byte order[N];
 inline take_turn() {
     NEW_CYCLE;
     if
-    :: next < CORRECT && ORDER(0) -> KEEP_ORDER(0); vr = valid[next]; next++; count_votes()
-    :: liars < ACTIVE && ORDER(1) -> KEEP_ORDER(1); liars++; choose_valid_round(); count_votes();
+    :: next < CORRECT && ORDER(0) -> KEEP_ORDER(0); vr = valid[next]; show_all(); next++; count_votes()
+    :: liars < ACTIVE && ORDER(1) -> KEEP_ORDER(1); liars++; choose_valid_round(); show_some(); count_votes();
         if
         :: votes = 0; quick = (round <= FAST_NIL_ROUNDS)
         :: votes < Q
