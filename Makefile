@@ -51,7 +51,7 @@ spec: .venv/.ready .build/spec/.ready
 
 # Everything that guards agreement, for long, one part at a time: interrupted, it goes on where it stopped.
 # Begin anew with `rm -r .campaign`.
-campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/power.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/crash_points.done $(YEARS) $(HUNDREDS)
+campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/flood.done .campaign/power.done .campaign/requests.done .campaign/consistency.done mutants .campaign/twins.done .campaign/crash_points.done $(YEARS) $(HUNDREDS)
 	@$(PYTHON) -m testnet.simulation.report .campaign
 
 # A hundred thousand worlds of a hundred heights, a hundred at a time, five minutes each; what breaks is in the report, with
@@ -77,6 +77,12 @@ campaign: $(PURE_TESTS:%=.campaign/%.done) .campaign/trouble.done .campaign/powe
 .campaign/power.done: tests/integration/test_power_cuts.py .venv/.ready
 	@mkdir -p $(@D)
 	GRANDEST_POWER_CUTS=60 .venv/bin/pytest -n0 -s $<
+	@touch $@
+
+# A member's keys in a flooder's hands for a minute, alone on a quiet machine: four blocks of five still come.
+.campaign/flood.done: tests/integration/test_stolen_keys.py .venv/.ready
+	@mkdir -p $(@D)
+	GRANDEST_FLOOD_SECONDS=60 GRANDEST_FLOOD_RATIO=0.8 .venv/bin/pytest -n0 -s $<
 	@touch $@
 
 # A gateway and 100,000 requests that were changed by chance, 10,000 with keys that may not.

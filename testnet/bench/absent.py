@@ -62,6 +62,7 @@ class Seen:
     """When (trio's clock) each transaction was sent and answered: its block had been appended then."""
 
     answers: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    is_over: bool = False
 
     def first_after(self, moment: float, now: float) -> float:
         """Return how long after a moment something sent since was answered; until now if nothing was."""
@@ -116,7 +117,7 @@ async def sending(cluster: Cluster, live: Sequence[SeatIndex]) -> AsyncGenerator
 
     async def work(chain: HttpChain) -> None:
         sender = Sender(home, signer, partial(submit_and_wait, chain, records=()))
-        while True:
+        while not seen.is_over:
             sent = trio.current_time()
             await sender.send(Height(await chain.tip_height() + EXPIRY_HEIGHTS))
             seen.answers.append((sent, trio.current_time()))
@@ -126,8 +127,11 @@ async def sending(cluster: Cluster, live: Sequence[SeatIndex]) -> AsyncGenerator
             http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             nodes = [home.nodes[live[(number + i) % len(live)]] for i in range(len(live))]
             nursery.start_soon(work, HttpChain(nodes, home.tenant, http))
-        yield seen
-        nursery.cancel_scope.cancel()
+        try:
+            yield seen
+        finally:
+            seen.is_over = True  # what is under way is answered: a request that is cut off leaves its stream open
+            nursery.cancel_scope.deadline = trio.current_time() + ANSWER_SECONDS
 
 
 async def _block_rate(cluster: Cluster, live: Sequence[SeatIndex]) -> float:
