@@ -11,12 +11,17 @@ import trio.testing
 async def until(
     clock: trio.testing.MockClock, is_done: Callable[[], bool], *, jump_s: float = 0.1, within_s: float = 600.0
 ) -> None:
-    """Let the tasks work, and time pass when they wait; the clock runs at rate 1, since disks are asked in threads."""
+    """Let the tasks work, and time pass when they wait; the clock runs at rate 1, since disks are asked in threads.
+
+    While a thread is at work nothing is jumped over: a slow disk would make every deadline pass.
+    """
     end = clock.current_time() + within_s
+    threads = trio.to_thread.current_default_thread_limiter()
     while not is_done():
         assert clock.current_time() < end, "it never happened"
         await trio.testing.wait_all_tasks_blocked(0.002)
-        clock.jump(jump_s)
+        if threads.borrowed_tokens == 0:
+            clock.jump(jump_s)
 
 
 async def pause(seconds: float) -> None:
