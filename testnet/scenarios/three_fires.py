@@ -48,6 +48,8 @@ READERS_AT_ONCE: Final = 16
 WRITER_BYTES: Final = (10_000, 300_000, 3_000_000)
 """The writer's objects in turn: packed, packed, with segments of their own."""
 ACKNOWLEDGE_SECONDS_MAX: Final = 5.0
+REJOIN_SECONDS_MAX: Final = 150.0
+"""Who rejoins signs two heights later: two heartbeats, should nothing else make a block."""
 REBUILD_SECONDS_MAX: Final = 90.0
 REBUILD_POLL_SECONDS: Final = 1.0
 
@@ -235,7 +237,7 @@ async def _rebuild(cluster: Cluster, client: Client, report: Report) -> None:
             start_seat(cluster, seat)
         objects = await _one_object_per_segment(client)
         statuses = await _wait_for_nine_columns(cluster, client, objects)
-        await trio.to_thread.run_sync(wait_for_seats, cluster, cluster.all_seats(), votes)
+        await trio.to_thread.run_sync(_wait_for_votes, cluster)
     for status in statuses.values():
         segment = status.segment
         shard_bytes = SegmentShape(segment.segment_bytes, segment.k, len(segment.roots)).shard_bytes
@@ -244,6 +246,10 @@ async def _rebuild(cluster: Cluster, client: Client, report: Report) -> None:
             report.columns_by_seat[column.seat] += 1
             report.bytes_by_seat[column.seat] += shard_bytes
     report.stored_bytes = sum(report.bytes_by_seat.values())
+
+
+def _wait_for_votes(cluster: Cluster) -> None:
+    wait_for_seats(cluster, cluster.all_seats(), votes, seconds_max=REJOIN_SECONDS_MAX)
 
 
 async def _one_object_per_segment(client: Client) -> list[OpenObject]:

@@ -53,7 +53,7 @@ def bad_shard_frames(choice: random.Random) -> list[tuple[bytes, str]]:
     The first is as long as any, so that a node which keeps what it refuses is seen to grow.
     """
     header = _header_of(Message(AskHeld(segment_ids=(SegmentId(choice.randbytes(32)),))))
-    assert header[0] == 0x91, "an array of one"
+    assert header[0] == 0x92, "an array of two"
     longest = shard_messages.FRAME_BYTES_MAX
     return [
         (_shard_frame(b"\xc1" + header, bulk=choice.randbytes(shard_messages.BULK_BYTES_MAX)), "malformed"),
@@ -61,7 +61,7 @@ def bad_shard_frames(choice: random.Random) -> list[tuple[bytes, str]]:
         (_shard_frame(bytes(shard_messages.HEADER_BYTES_MAX + 1)), "oversized"),
         (_shard_frame(header)[:-1], "malformed"),
         (longest.to_bytes(4, "big") + choice.randbytes(200_000), "malformed"),
-        (_shard_frame(b"\xdc\x00\x01" + header[1:]), "not_canonical"),
+        (_shard_frame(b"\xdc\x00\x02" + header[1:]), "not_canonical"),
         (_shard_frame(header + b"\x00"), "malformed"),
         (_shard_frame(header, bulk=choice.randbytes(1_000)), "malformed"),
         (_shard_frame(_header_of(Message(Stored()))), "malformed"),

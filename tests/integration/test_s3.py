@@ -155,7 +155,7 @@ def test_the_proof_of_a_frame_needs_no_code_of_ours(
 ) -> None:
     contents = os.urandom(2_000_000)
     written = gateways[0].put_object(Bucket=bucket, Key="proven", Body=contents)["ResponseMetadata"]["HTTPHeaders"]
-    read = gateways[1].get_object(Bucket=bucket, Key="proven")["ResponseMetadata"]["HTTPHeaders"]
+    read = gateways[1].head_object(Bucket=bucket, Key="proven")["ResponseMetadata"]["HTTPHeaders"]
     for name in ("height", "receipts", "segment"):
         assert read[f"x-grandest-{name}"] == written[f"x-grandest-{name}"]
     (tmp_path / "genesis").write_bytes(
@@ -200,7 +200,7 @@ def test_a_retained_version_cannot_be_deleted_at_any_gateway(gateways: list[Clie
     for gateway in gateways[2:4]:
         with pytest.raises(ClientError, match="AccessDenied"):
             gateway.delete_object(Bucket=name, Key="kept", VersionId=version_id, BypassGovernanceRetention=True)
-    assert gateways[4].get_object(Bucket=name, Key="kept")["ObjectLockMode"] == "COMPLIANCE"
+    assert gateways[4].head_object(Bucket=name, Key="kept")["ObjectLockMode"] == "COMPLIANCE"
 
 
 def test_a_wrong_checksum_stores_nothing(gateways: list[Client], bucket: str) -> None:

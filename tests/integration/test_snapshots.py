@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import trio
 
 from consensus.identifiers import Height
 from node.client import Client, bytes_source, open_client, read_client_home
 from storage.genesis import StorageParameters
-from testnet.cluster import Cluster, burn_seat, seat_state, start_seat, votes, wait_for_seats
+from testnet.cluster import Cluster, burn_seat, cluster_states, seat_state, start_seat, votes
 from tests.integration.conftest import running_testnet
 
 INTERVAL = 8
@@ -33,6 +34,17 @@ async def put_until(client: Client, cluster: Cluster, prefix: str, height: int) 
     return stored
 
 
+async def put_until_all_vote(client: Client, cluster: Cluster) -> dict[str, bytes]:
+    """Store objects until all vote: whoever rejoins signs two heights later, and a quiet chain makes one a minute."""
+    stored: dict[str, bytes] = {}
+    with trio.fail_after(PATIENCE_S):
+        while not all(votes(state) for state in cluster_states(cluster, cluster.all_seats())):
+            name = f"meanwhile{len(stored)}"
+            stored[name] = name.encode() * 100
+            await client.put("kept", name, bytes_source(stored[name]))
+    return stored
+
+
 async def test_a_burnt_seat_comes_back_by_a_snapshot_of_a_chain_that_others_have_pruned(tmp_path: Path) -> None:
     parameters = StorageParameters(snapshot_heights=Height(INTERVAL))
     with running_testnet(tmp_path / "testnet", parameters, "history_heights = 4\n") as cluster:
@@ -43,7 +55,7 @@ async def test_a_burnt_seat_comes_back_by_a_snapshot_of_a_chain_that_others_have
             stored |= await put_until(client, cluster, "while", 6 * INTERVAL)
             start_seat(cluster, seat)
             stored |= await put_until(client, cluster, "after", height_of(cluster, 0) + 4)
-            wait_for_seats(cluster, cluster.all_seats(), votes, seconds_max=PATIENCE_S)
+            stored |= await put_until_all_vote(client, cluster)
             for name, contents in stored.items():
                 assert await client.get("kept", name) == contents
         log = cluster.log_file(seat).read_text()
