@@ -28,7 +28,7 @@ from node.errors import NodeError
 from node.nurseries import open_plain_nursery
 from storage.identifiers import SeatIndex
 from storage.segments import SegmentShape
-from testnet.cluster import burn_seat, cluster_states, start_seat, votes, wait_for_seats
+from testnet.cluster import burn_seat, cluster_states, start_seat, votes
 
 if TYPE_CHECKING:
     from collections.abc import Generator
