@@ -135,7 +135,11 @@ class RepairTask:
         self._completion = completion
         self._on_mismatch = on_mismatch
         self._wanted: list[tuple[int, SegmentId]] = []
-        self._known: set[SegmentId] = set()
+        self._waiting: set[SegmentId] = set()
+        """Those in the heap."""
+        self._under_way: set[SegmentId] = set()
+        self._again: set[SegmentId] = set()
+        """Wanted while they were under way: what was looked at then may have changed since."""
         self._set_aside: dict[SegmentId, tuple[float, str]] = {}
         self._rebuilt = 0
         self._asked = asked
@@ -189,8 +193,10 @@ class RepairTask:
                 self._want(segment_id, 0)
 
     def _want(self, segment_id: SegmentId, receipted: int) -> None:
-        if segment_id not in self._known and segment_id not in self._set_aside and len(self._known) < WANTED_MAX:
-            self._known.add(segment_id)
+        if segment_id in self._under_way:
+            self._again.add(segment_id)
+        elif segment_id not in self._waiting and segment_id not in self._set_aside and len(self._waiting) < WANTED_MAX:
+            self._waiting.add(segment_id)
             heapq.heappush(self._wanted, (receipted, segment_id))
 
     async def _plan(self) -> None:
@@ -248,6 +254,8 @@ class RepairTask:
                 if not self._wanted:
                     break
                 _, segment_id = heapq.heappop(self._wanted)
+                self._waiting.remove(segment_id)
+                self._under_way.add(segment_id)
                 nursery.start_soon(self._repair_and_release, segment_id, limit)
 
     async def _repair_and_release(self, segment_id: SegmentId, limit: trio.Semaphore) -> None:
@@ -258,8 +266,14 @@ class RepairTask:
         except GrandestError as error:
             self._set_aside[segment_id] = (trio.current_time() + SET_ASIDE_SECONDS, str(error))
         finally:
-            self._known.discard(segment_id)
+            self._end(segment_id)
             limit.release()
+
+    def _end(self, segment_id: SegmentId) -> None:
+        self._under_way.remove(segment_id)
+        if segment_id in self._again:
+            self._again.remove(segment_id)
+            self._want(segment_id, 0)
 
     async def _repair(self, segment_id: SegmentId) -> None:
         state = await trio.to_thread.run_sync(self._ledger.segment, segment_id)

@@ -108,7 +108,7 @@ class MemoryShardStore:
         leaves = cut_piece(shape, 0, shard).leaves
         if len(leaves) != shape.leaves or root_of(leaves) != root:
             raise ShardCorruptError(f"not the shard under {root.hex()[:16]}")
-        self.delete((name,))
+        self._uncharge(self._shards.get(name))
         self._shards[name] = _Shard(tenant, shape, 0.0, bytearray(shard), set(), root, leaves)
 
     def settle(self, names: Sequence[ShardName]) -> None:
@@ -136,9 +136,7 @@ class MemoryShardStore:
     def delete(self, names: Sequence[ShardName]) -> None:
         """Forget shards."""
         for name in names:
-            shard = self._shards.pop(name, None)
-            if shard is not None and (shard.root is None or shard.expiry_height is not None):
-                self._charges.remove(shard.tenant, shard.shape)
+            self._uncharge(self._shards.pop(name, None))
 
     def delete_expired(self, names: Sequence[ShardName], height: Height) -> None:
         """Forget uncommitted shards that have expired."""
@@ -175,6 +173,10 @@ class MemoryShardStore:
     def damage(self, name: ShardName, position: int) -> None:
         """Flip a bit, as a disk might."""
         self._shards[name].contents[position] ^= 1
+
+    def _uncharge(self, shard: _Shard | None) -> None:
+        if shard is not None and (shard.root is None or shard.expiry_height is not None):
+            self._charges.remove(shard.tenant, shard.shape)
 
     def _finished(self, name: ShardName) -> _Shard:
         shard = self._shards.get(name)

@@ -49,7 +49,7 @@ from storage.stores.protocols import ShardName, StoredShard, UncommittedShard
 from storage.stores.shard_rows import runs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from consensus.identifiers import Buffer, Height
     from storage.identifiers import ColumnIndex, SegmentId, ShardRoot, TenantId
@@ -175,8 +175,9 @@ class ObjectShardStore:
             )
             with self._index_lock:
                 self._drop_open(name)
-                self._delete_finished((name,))
-                self._put_row(name, row)
+                replaced = self._finished_rows((name,))
+                self._put_row(name, row)  # over the old one: who looks meanwhile finds one or the other
+                self._clear_away(replaced)
                 self._write_held()
         finally:
             with self._lock:
@@ -317,15 +318,23 @@ class ObjectShardStore:
 
     def _delete_finished(self, names: Iterable[ShardName]) -> None:
         """Delete finished shards: the index first. The caller holds the index lock."""
-        rows = {name: row for name in names if (row := self._row(name)) is not None}
-        self._bucket.delete([object_path("index", name) for name in rows])
+        rows = self._finished_rows(names)
+        if rows:
+            self._bucket.delete([object_path("index", name) for name in rows])
+            for name in rows:
+                self._forget_row(name)
+            self._clear_away(rows)
+            self._write_held()
+
+    def _finished_rows(self, names: Iterable[ShardName]) -> dict[ShardName, ObjectRow]:
+        return {name: row for name in names if (row := self._row(name)) is not None}
+
+    def _clear_away(self, rows: Mapping[ShardName, ObjectRow]) -> None:
+        """Delete what rows led to that are no longer in the index."""
         for name, row in rows.items():
-            self._forget_row(name)
             self._arrivals.forget_waiting(name)
             self._bytes_held -= shape_of(row).shard_bytes
             self._changes += 1
-        if rows:
-            self._write_held()
         self._bucket.delete([object_path("waiting", name) for name in rows])
         self._bucket.delete([path for name, row in rows.items() for path in pieces_of(name, row)])
 

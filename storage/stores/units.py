@@ -61,7 +61,7 @@ from storage.stores.shard_rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from consensus.identifiers import Height
@@ -210,10 +210,12 @@ class LevelShardStore:
         )
         with self._index_lock:
             self._drop_open(name)
-            self._delete_finished((name,))
+            replaced = self._finished_rows((name,))
             batch = WriteBatch()
-            put_shard_row(batch, name, row)
-            self._write_index(batch, added_bytes=shape.shard_bytes)
+            _retire(batch, replaced)
+            put_shard_row(batch, name, row)  # in the same batch: who looks meanwhile finds one or the other
+            self._write_index(batch, added_bytes=shape.shard_bytes - _bytes_of(replaced))
+            self._forget(replaced)
 
     def settle(self, names: Sequence[ShardName]) -> None:
         """Note that the chain has committed these shards; see ShardStore."""
@@ -304,16 +306,18 @@ class LevelShardStore:
 
     def _delete_finished(self, names: Sequence[ShardName]) -> None:
         """Delete finished shards. The caller holds the index lock."""
-        rows = {name: row for name in names if (row := self._reader.row(name)) is not None}
-        if not rows:
-            return
-        batch = WriteBatch()
-        for name, row in rows.items():
-            batch.delete(shard_key(SHARD_ROWS, name))
-            batch.delete(shard_key(PENDING_ROWS, name))
-            batch.put(GARBAGE_ROWS + counter_key(row.leaves_counter), encode(GarbageRow(runs=all_runs(row))))
-        deleted_bytes = sum(shape_of(row).shard_bytes for row in rows.values())
-        self._write_index(batch, added_bytes=-deleted_bytes, purpose=WritePurpose.CONSENSUS)
+        rows = self._finished_rows(names)
+        if rows:
+            batch = WriteBatch()
+            _retire(batch, rows)
+            self._write_index(batch, added_bytes=-_bytes_of(rows), purpose=WritePurpose.CONSENSUS)
+            self._forget(rows)
+
+    def _finished_rows(self, names: Sequence[ShardName]) -> dict[ShardName, ShardRow]:
+        return {name: row for name in names if (row := self._reader.row(name)) is not None}
+
+    def _forget(self, rows: Mapping[ShardName, ShardRow]) -> None:
+        """Drop what memory knows of retired rows, and delete their units."""
         for name in rows:
             self._arrivals.forget_waiting(name)
             self._reader.forget(name)
@@ -439,6 +443,18 @@ def _piece_batch(piece: Piece, first_counter: int) -> WriteBatch:
     for position, unit in enumerate(piece.units):
         batch.put(counter_key(first_counter + position), unit)
     return batch
+
+
+def _retire(batch: WriteBatch, rows: Mapping[ShardName, ShardRow]) -> None:
+    """Take finished shards out of the index, and remember to delete their units."""
+    for name, row in rows.items():
+        batch.delete(shard_key(SHARD_ROWS, name))
+        batch.delete(shard_key(PENDING_ROWS, name))
+        batch.put(GARBAGE_ROWS + counter_key(row.leaves_counter), encode(GarbageRow(runs=all_runs(row))))
+
+
+def _bytes_of(rows: Mapping[ShardName, ShardRow]) -> int:
+    return sum(shape_of(row).shard_bytes for row in rows.values())
 
 
 def _stored(name: ShardName, row: ShardRow) -> StoredShard:

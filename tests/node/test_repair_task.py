@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from consensus.identifiers import Height
+from node import repair_task
 from node.client.holders import HolderPool
 from node.client.reading import SegmentReader
 from node.client.sources import bytes_source
@@ -132,6 +133,23 @@ async def test_a_burnt_seat_is_rebuilt_from_the_others(nine: Nine, clock: trio.t
     nine.holders[8].kill()
     async with repairing(nine, seat) as repair:
         await until(clock, lambda: repair.status().rebuilt == 5)
+    assert nine.holders[seat].shards == kept
+
+
+async def test_what_is_announced_while_its_segment_is_under_way_is_looked_at_again(
+    nine: Nine, clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair_task, "pause_after", lambda _seconds, _asked: 5.0)
+    seat = SeatIndex(4)
+    async with nine.client() as client:
+        await client.put("bucket", "key", bytes_source(random.Random(1).randbytes(300_000)))
+    kept = dict(nine.holders[seat].shards)
+    nine.holders[seat].burn()
+    async with repairing(nine, seat) as repair:
+        await until(clock, lambda: repair.status().rebuilt == 1, jump_s=0.01)
+        nine.holders[seat].burn()
+        repair.announce([segment_id for segment_id, _ in kept])
+        await until(clock, lambda: repair.status().rebuilt == 2, within_s=30.0)
     assert nine.holders[seat].shards == kept
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from storage.stores.leveldb import DamageRule, LevelDatabase, LevelOptions, Writ
 from storage.stores.memory import MemoryShardStore
 from storage.stores.object_bucket import memory_bucket
 from storage.stores.object_store import ObjectShardStore
-from storage.stores.protocols import ShardName, ShardStore
+from storage.stores.protocols import ShardName, ShardStore, StoredShard
 from storage.stores.units import LevelShardStore
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ SHAPE: Final = SegmentShape(1_000_000, 6)
 SHARD: Final = bytes(position * 7 % 251 for position in range(SHAPE.shard_bytes))
 ROOT: Final = root_of(leaf_hashes(SHARD))
 EXPIRY: Final = Height(100)
+REPLACED: Final = 20
+"""Times, while others look."""
 
 
 STORES: Final[dict[str, Callable[[Path], ShardStore]]] = {
@@ -267,6 +270,27 @@ def test_unfinished_shards_that_nobody_continues_are_forgotten(store: ShardStore
     assert store.uncommitted_bytes(TENANT) == 0
     _put(store)
     assert store.finish((NAME,), EXPIRY)[0] is not None
+
+
+def test_a_shard_that_is_replaced_is_there_all_along(store: ShardStore) -> None:
+    store.restore(NAME, TENANT, SHAPE, ROOT, SHARD)
+    seen: set[StoredShard | None] = set()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            seen.add(store.describe(NAME))
+            with suppress(ShardMissingError):  # replaced while it was read
+                store.verify(NAME)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(REPLACED):
+        store.restore(NAME, TENANT, SHAPE, ROOT, SHARD)
+    is_over.set()
+    looking.join()
+    assert seen == {StoredShard(name=NAME, tenant=TENANT, shape=SHAPE, root=ROOT)}
+    assert store.bytes_held() == SHAPE.shard_bytes
 
 
 def test_a_rebuilt_shard_replaces_what_was_there(store: ShardStore) -> None:
