@@ -139,7 +139,10 @@ async def test_a_burnt_seat_is_rebuilt_from_the_others(nine: Nine, clock: trio.t
 async def test_what_is_announced_while_its_segment_is_under_way_is_looked_at_again(
     nine: Nine, clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair_task, "pause_after", lambda _seconds, _asked: 5.0)
+    def pause(_seconds: float, _asked: int) -> float:
+        return 5.0
+
+    monkeypatch.setattr(repair_task, "pause_after", pause)
     seat = SeatIndex(4)
     async with nine.client() as client:
         await client.put("bucket", "key", bytes_source(random.Random(1).randbytes(300_000)))
