@@ -15,16 +15,16 @@ import httpx
 import msgspec
 import trio
 
-from consensus.errors import RejectionError
-from consensus.genesis import decode_genesis, genesis_hash
+from consensus.genesis import genesis_hash
 from consensus.identifiers import PublicKey
 from consensus.quorum import fault_budget
 from consensus.signing import SigningKey
 from node.client import open_client
+from node.client.chain_folder import read_chain, write_chain
 from node.client.commits import Expiry, TransactionSigner
 from node.client.granted import open_grant
 from node.client.holders import HolderPool
-from node.client.home import GENESIS_FILE, NODES_FILE, ClientHome, write_client_home
+from node.client.home import GENESIS_FILE, ClientHome, write_client_home
 from node.client.http_chain import HttpChain
 from node.client.ownership import Owner, Seats, transact_as
 from node.client.records import SealedRecords
@@ -117,29 +117,15 @@ def create_folder(folder: Path, owner_secrets: OwnerSecrets, passphrase: bytes, 
     """
     if (folder / KEYSTORE_FILE).exists():
         raise ConfigurationError(f"{folder} has a keystore: name another folder")
-    try:
-        contents = genesis.read_bytes()
-        decode_genesis(contents)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / GENESIS_FILE).write_bytes(contents)
-        (folder / NODES_FILE).write_text(node + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"{error.filename}: {error.strerror}") from error
-    except RejectionError as error:
-        raise ConfigurationError(f"{genesis} is no genesis ({error}); copy it from an operator") from error
+    write_chain(folder, genesis, node)
     write_keystore(folder / KEYSTORE_FILE, owner_secrets, passphrase)
 
 
 def open_folder(folder: Path, passphrase: bytes, node: str | None) -> OwnerFolder:
     """Open an owner's folder; raises ConfigurationError."""
     owner_secrets = read_keystore(folder / KEYSTORE_FILE, passphrase)
-    try:
-        genesis = decode_genesis((folder / GENESIS_FILE).read_bytes())
-        nodes = tuple((folder / NODES_FILE).read_text().split()) if node is None else (node,)
-    except OSError as error:
-        raise ConfigurationError(f"{error.filename}: {error.strerror}") from error
-    except RejectionError as error:
-        raise ConfigurationError(f"{folder / GENESIS_FILE} is no genesis ({error})") from error
+    genesis, known = read_chain(folder)
+    nodes = known if node is None else (node,)
     return OwnerFolder(folder=folder, passphrase=passphrase, owner_secrets=owner_secrets, genesis=genesis, nodes=nodes)
 
 

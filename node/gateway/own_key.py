@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from consensus.errors import RejectionError
-from consensus.genesis import decode_genesis
 from consensus.identifiers import PublicKey
 from consensus.signing import SigningKey
-from node.client.home import GENESIS_FILE, NODES_FILE, SIGNING_FILE
+from node.client.chain_folder import read_chain, write_chain
+from node.client.home import SIGNING_FILE
 from node.errors import ConfigurationError
 from node.keystore import read_private, write_private
 from node.network.certificates import make_certificate
@@ -64,17 +63,11 @@ def make_own_key(folder: Path, genesis: Path, node: str) -> Identity:
         raise ConfigurationError(f"{folder} has a key: name another folder")
     signing_key = SigningKey(secrets.token_bytes(SEED_BYTES))
     identity = Identity(public_key=signing_key.public.hex(), certificate=make_certificate(signing_key).hex())
+    write_chain(folder, genesis, node)
     try:
-        contents = genesis.read_bytes()
-        decode_genesis(contents)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / GENESIS_FILE).write_bytes(contents)
-        (folder / NODES_FILE).write_text(node + "\n")
         (folder / IDENTITY_FILE).write_bytes(msgspec.json.encode(identity))
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: {error.strerror}") from error
-    except RejectionError as error:
-        raise ConfigurationError(f"{genesis} is no genesis ({error}); copy it from an operator") from error
     write_private(folder / SIGNING_FILE, signing_key.seed().hex().encode() + b"\n")
     return identity
 
@@ -87,9 +80,8 @@ def read_own_key(folder: Path) -> OwnKey:
     """
     try:
         seed = bytes.fromhex(read_private(folder / SIGNING_FILE, SEED_FILE_BYTES_MAX).decode())
-        genesis = decode_genesis((folder / GENESIS_FILE).read_bytes())
-        nodes = tuple((folder / NODES_FILE).read_text().split())
-    except (OSError, ValueError, RejectionError) as error:
+        genesis, nodes = read_chain(folder)
+    except (OSError, ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"{folder} is no gateway's folder ({error}): make its identity first") from error
     if len(seed) != SEED_BYTES:
         raise ConfigurationError(f"{folder / SIGNING_FILE} must hold {2 * SEED_BYTES} hex digits")

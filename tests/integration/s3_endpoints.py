@@ -32,6 +32,7 @@ POLL_SECONDS = 0.1
 
 S3Client: TypeAlias = Any
 """boto3 makes its clients at run time from a description of the service."""
+BotoSettings: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,36 +78,24 @@ class Endpoint:
 
     def client(self) -> S3Client:
         """Return a client of boto3 with its default settings."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            verify=str(self.authority) if self.is_secure else None,
-        )
+        return boto3.client("s3", **self._settings())
 
     def impatient_client(self) -> S3Client:
         """Return a client of boto3 that asks once."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            config=Config(retries={"total_max_attempts": 1}),
-        )
+        return boto3.client("s3", config=Config(retries={"total_max_attempts": 1}), **self._settings())
 
     def resource(self) -> S3Client:
         """Return boto3's resource."""
-        return boto3.resource(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            verify=str(self.authority) if self.is_secure else None,
-        )
+        return boto3.resource("s3", **self._settings())
+
+    def _settings(self) -> BotoSettings:
+        return {
+            "endpoint_url": self.url,
+            "aws_access_key_id": self.access_key,
+            "aws_secret_access_key": self.secret_key,
+            "region_name": self.region,
+            "verify": str(self.authority) if self.is_secure else None,
+        }
 
 
 def gateways_by_http(cluster: Cluster) -> tuple[Endpoint, ...]:

@@ -40,14 +40,12 @@ from testnet.bench.absent import sending
 from testnet.cluster import (
     Cluster,
     cluster_states,
-    open_cluster,
     start_seat,
-    stop_all,
     votes,
     wait_for_seats,
 )
-from testnet.genesis import make_testnet
 from testnet.status_query import ask_status
+from tests.integration.conftest import running_testnet
 from tests.integration.rough import anonymous_bytes, stop_seat
 from tests.node.network.doubles import free_port, hostile_host
 
@@ -72,16 +70,8 @@ HEIGHTS_BEHIND_MAX = 6
 @pytest.fixture(scope="module")
 def nine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Nine voting nodes for this whole file."""
-    home = tmp_path_factory.mktemp("stolen") / "net"
-    make_testnet(home)
-    cluster = open_cluster(home)
-    try:
-        for seat in cluster.all_seats():
-            start_seat(cluster, seat)
-        wait_for_seats(cluster, cluster.all_seats(), votes)
+    with running_testnet(tmp_path_factory.mktemp("stolen") / "net") as cluster:
         yield cluster
-    finally:
-        stop_all(cluster)
 
 
 async def pass_time(seconds: float) -> None:

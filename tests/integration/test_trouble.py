@@ -54,16 +54,14 @@ from testnet.cluster import (
     cluster_states,
     kill_seat,
     last_line,
-    open_cluster,
     process_of,
     start_seat,
-    stop_all,
     votes,
     wait_for_seats,
 )
-from testnet.genesis import make_testnet
 from tests.integration.bad_frames import bad_frames, bad_shard_frames, refused_on_the_shard_channel
 from tests.integration.clocks import shifted_clock
+from tests.integration.conftest import running_testnet
 from tests.integration.rough import (
     Signatures,
     anonymous_bytes,
@@ -96,16 +94,8 @@ POLL_S = 0.1
 @pytest.fixture(scope="module")
 def nine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Nine voting nodes for this whole file."""
-    home = tmp_path_factory.mktemp("trouble") / "net"
-    make_testnet(home)
-    cluster = open_cluster(home)
-    try:
-        for seat in cluster.all_seats():
-            start_seat(cluster, seat)
-        wait_for_seats(cluster, cluster.all_seats(), votes)
+    with running_testnet(tmp_path_factory.mktemp("trouble") / "net") as cluster:
         yield cluster
-    finally:
-        stop_all(cluster)
 
 
 async def until_voting(cluster: Cluster, *seats: SeatIndex) -> None:
