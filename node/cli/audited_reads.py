@@ -7,10 +7,10 @@ for. The holders keep its signatures for them: rule S67.
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from node.cli import ExitCode
-from node.cli.asked_node import add_node_options, ask, fetch, node_addresses, open_node, parts
+from node.cli.asked_node import LENGTH_BYTES, add_node_options, ask, fetch, node_addresses, open_node, parts
 from node.cli.output import Json, Progress, bytes_text, note, one_line, print_json, print_line, print_table
 from node.cli.parser import Commands, add_json_option, new_command, node_address
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from storage.placement import Placement
     from storage.read_receipts import ReadAudit, ReaderTally
     from storage.state import SeatState
+
+
+FILES_MAX: Final = 1_024
+"""One an epoch and start of a node, of four epochs: more come from a node that makes them up."""
+KEPT_BYTES_MAX: Final = 1 << 30
+"""Of one holder: 64 MiB each of sixteen readers."""
 
 
 def add_reads(actions: Commands) -> None:
@@ -98,21 +104,33 @@ def _gather(
 
 
 def kept_receipts(http: httpx.Client) -> Iterator[bytes]:
-    """Give what a holder keeps; the end of its newest file may be cut."""
-    from node.api.reads import ReadsAnswer
+    """Give what a holder keeps; the end of its newest file may be cut.
 
-    for kept in ask(http, "/v1/reads", ReadsAnswer).files:
-        contents = bytearray()
-        while page := fetch(http, f"/v1/reads/{kept.name}?from={len(contents)}"):
-            contents += page
-        yield from parts(whole_frames(bytes(contents)))
+    Raises:
+        PeerUnreachableError: It gives more than anybody keeps, or what holds no receipts.
+    """
+    from node.api.reads import ReadsAnswer
+    from node.errors import PeerUnreachableError
+    from storage.read_receipts import RECEIPT_BYTES_MAX
+
+    byte_count = 0
+    for kept in ask(http, "/v1/reads", ReadsAnswer).files[:FILES_MAX]:
+        offset, rest = 0, b""
+        while page := fetch(http, f"/v1/reads/{kept.name}?from={offset}"):
+            offset += len(page)
+            byte_count += len(page)
+            frames = whole_frames(rest + page)
+            yield from parts(frames)
+            rest = (rest + page)[len(frames) :]
+            if len(rest) > LENGTH_BYTES + RECEIPT_BYTES_MAX or byte_count > KEPT_BYTES_MAX:
+                raise PeerUnreachableError(f"{http.base_url}/v1/reads: more than anybody keeps")
 
 
 def whole_frames(contents: bytes) -> bytes:
     """Return the frames that are there whole: a power cut may have left a part of the last."""
     end = 0
-    while end + 4 <= len(contents):
-        after = end + 4 + int.from_bytes(contents[end : end + 4], "big")
+    while end + LENGTH_BYTES <= len(contents):
+        after = end + LENGTH_BYTES + int.from_bytes(contents[end : end + LENGTH_BYTES], "big")
         if after > len(contents):
             break
         end = after

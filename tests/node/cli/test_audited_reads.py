@@ -10,8 +10,11 @@ import trio
 
 from consensus.genesis import genesis_hash
 from consensus.signing import SigningKey
-from node.cli import ExitCode
+from node.cli import ExitCode, audited_reads
+from node.cli.asked_node import open_node
+from node.cli.audited_reads import kept_receipts
 from node.clock import now_ms
+from node.errors import PeerUnreachableError
 from node.read_book import ReadBook
 from storage.identifiers import ColumnIndex, SeatIndex
 from storage.placement import column_seats
@@ -20,6 +23,7 @@ from storage.transactions import Extent
 from testnet.cli import main
 from tests.node.api.site import Site
 from tests.node.api.test_server import served
+from tests.node.cli.test_asked_node import STATUS, answering
 from tests.storage.ledger_world import entry, segment_id, signing_key
 
 SEGMENT = segment_id("one")
@@ -99,3 +103,16 @@ async def test_a_false_receipt_leaves_its_holder_out(tmp_path: Path, capsys: pyt
         told = capsys.readouterr()
         assert json.loads(told.out)["holders"] == 0
         assert "is left out: bad_signature" in told.err
+
+
+@pytest.mark.parametrize("page", [b"\0\0\0\1a" * 100, b"\xff" * 4_096], ids=["no end", "a frame without end"])
+def test_a_holder_that_gives_without_end_is_left(page: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audited_reads, "KEPT_BYTES_MAX", 100_000)
+    listed = b'{"files": [{"name": "1-2", "epoch": 1, "bytes": 5}]}'
+    answers = {"/v1/status": STATUS, "/v1/reads": listed, "/v1/reads/1-2": page}
+    with (
+        answering(answers) as address,
+        open_node((address,)) as (http, _),
+        pytest.raises(PeerUnreachableError, match="more than anybody keeps"),
+    ):
+        assert all(kept == b"a" for kept in kept_receipts(http))
